@@ -1,0 +1,68 @@
+//! A record on its way to a handler.
+
+use jiff::Timestamp;
+use shared_events::Envelope;
+
+/// Where a record stands in Kafka.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+}
+
+impl std::fmt::Display for Origin {
+    /// `orders[3]@42`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}[{}]@{}", self.topic, self.partition, self.offset)
+    }
+}
+
+/// A record as it was read, owned, nothing decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Where it stands.
+    pub origin: Origin,
+    /// The record's timestamp, where the broker gave one.
+    pub timestamp: Option<Timestamp>,
+    /// The key; records without one have no order among each other.
+    pub key: Option<Vec<u8>>,
+    /// The value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Headers in their order; a header may have no value.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Record {
+    /// The bytes it holds in memory: key, value and headers.
+    pub fn size(&self) -> usize {
+        let headers: usize =
+            self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
+    }
+
+    /// The value of the last header called `name`.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().rev().find(|(known, _)| known == name).and_then(|(_, value)| value.as_deref())
+    }
+}
+
+/// One attempt at one event.
+#[derive(Clone, Debug)]
+pub struct Delivery<E> {
+    /// The decoded event.
+    pub event: E,
+    /// Its id, source, time, correlation and trace.
+    pub envelope: Envelope,
+    /// Where it stands in Kafka.
+    pub origin: Origin,
+    /// Which attempt this is, counted from 1. Outages use up none.
+    pub attempt: u32,
+    /// Whether the record is dead-lettered should this attempt fail.
+    pub last_attempt: bool,
+    /// When this attempt began, by the runtime's clock.
+    pub now: Timestamp,
+}

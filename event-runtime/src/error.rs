@@ -1,0 +1,70 @@
+//! What a handler may answer. Three classes, because that is all the loop can act on.
+
+use std::{error::Error as StdError, fmt};
+
+/// Any error with its causes.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Why a handler could not handle a record.
+#[derive(Debug)]
+pub enum HandlerError {
+    /// This record may succeed later: it is tried again by the handler's [`RetryPolicy`](crate::RetryPolicy).
+    Retry(BoxError),
+    /// This record will never succeed: it goes to the dead-letter topic at once.
+    Reject(BoxError),
+    /// Nothing can succeed now, because something the handler needs is away: the consumer pauses and probes, and no
+    /// attempt is used up. One request's timeout is [`Retry`](Self::Retry).
+    Unavailable(BoxError),
+}
+
+impl HandlerError {
+    /// [`HandlerError::Retry`] from any error.
+    pub fn retry(source: impl Into<BoxError>) -> Self {
+        Self::Retry(source.into())
+    }
+
+    /// [`HandlerError::Reject`] from any error.
+    pub fn reject(source: impl Into<BoxError>) -> Self {
+        Self::Reject(source.into())
+    }
+
+    /// [`HandlerError::Unavailable`] from any error.
+    pub fn unavailable(source: impl Into<BoxError>) -> Self {
+        Self::Unavailable(source.into())
+    }
+
+    /// What went wrong underneath.
+    pub fn source_error(&self) -> &BoxError {
+        match self {
+            Self::Retry(source) | Self::Reject(source) | Self::Unavailable(source) => source,
+        }
+    }
+}
+
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Retry(_) => "the record could not be handled this time",
+            Self::Reject(_) => "the record cannot be handled",
+            Self::Unavailable(_) => "a dependency is unavailable",
+        })
+    }
+}
+
+impl StdError for HandlerError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(self.source_error().as_ref())
+    }
+}
+
+impl From<sqlx::Error> for HandlerError {
+    /// A database that cannot be reached is an outage; everything else may pass at the next attempt.
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+                Self::unavailable(error)
+            }
+            _ => Self::retry(error),
+        }
+    }
+}

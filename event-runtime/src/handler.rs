@@ -1,0 +1,115 @@
+//! The three kinds of handler. Users write plain `async fn`s.
+
+use std::future::Future;
+
+use shared_events::Event;
+
+use crate::{Delivery, HandlerError, Outbox, RetryPolicy, Tx};
+
+/// Handles an event inside one database transaction: inbox row, the handler's own rows and what it publishes commit
+/// together or not at all. No network I/O in here: the transaction holds its locks meanwhile.
+pub trait TransactionalHandler: Send + Sync + 'static {
+    /// What it handles.
+    type Event: Event;
+
+    /// How failures are tried again.
+    fn retry(&self) -> RetryPolicy {
+        RetryPolicy::default()
+    }
+
+    /// Handles one event. What is put into `outbox` is published after the commit, in that order.
+    fn handle(
+        &self,
+        tx: &mut Tx,
+        outbox: &mut Outbox,
+        delivery: &Delivery<Self::Event>,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// Called after the last attempt failed and the record was dead-lettered, in the transaction that marks it as
+    /// handled: the place to say a failure event, so that nobody waits for ever.
+    fn exhausted(
+        &self,
+        tx: &mut Tx,
+        outbox: &mut Outbox,
+        delivery: &Delivery<Self::Event>,
+        error: &HandlerError,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        let _ = (tx, outbox, delivery, error);
+        async { Ok(()) }
+    }
+}
+
+/// What [`EffectHandler::prepare`] decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prepared<P> {
+    /// Do this in the world outside.
+    Do(P),
+    /// There is nothing to do: the event is marked as handled, without effect and completion.
+    Nothing,
+}
+
+/// Handles an event that changes the world outside (a charge, a mail): `prepare` in a transaction, `effect` outside of
+/// any, `complete` in a second transaction together with the inbox row. A crash after the effect repeats it, under the
+/// same idempotency key, instead of losing it.
+pub trait EffectHandler: Send + Sync + 'static {
+    /// What it handles.
+    type Event: Event;
+    /// What `prepare` hands to `effect`.
+    type Plan: Send + Sync;
+    /// What `effect` hands to `complete`.
+    type Outcome: Send + Sync;
+
+    /// How failures are tried again.
+    fn retry(&self) -> RetryPolicy {
+        RetryPolicy::default()
+    }
+
+    /// Decides what to do, and notes that it is under way. Committed before the effect; repeated with every attempt.
+    fn prepare(
+        &self,
+        tx: &mut Tx,
+        delivery: &Delivery<Self::Event>,
+    ) -> impl Future<Output = Result<Prepared<Self::Plan>, HandlerError>> + Send;
+
+    /// Does it. May be repeated: use an idempotency key that stays the same.
+    fn effect(
+        &self,
+        plan: &Self::Plan,
+        delivery: &Delivery<Self::Event>,
+    ) -> impl Future<Output = Result<Self::Outcome, HandlerError>> + Send;
+
+    /// Notes what came of it, in one transaction with the inbox row.
+    fn complete(
+        &self,
+        tx: &mut Tx,
+        outbox: &mut Outbox,
+        delivery: &Delivery<Self::Event>,
+        outcome: Self::Outcome,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// As [`TransactionalHandler::exhausted`].
+    fn exhausted(
+        &self,
+        tx: &mut Tx,
+        outbox: &mut Outbox,
+        delivery: &Delivery<Self::Event>,
+        error: &HandlerError,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        let _ = (tx, outbox, delivery, error);
+        async { Ok(()) }
+    }
+}
+
+/// Handles an event without a database: at least once, without deduplication.
+pub trait PlainHandler: Send + Sync + 'static {
+    /// What it handles.
+    type Event: Event;
+
+    /// How failures are tried again.
+    fn retry(&self) -> RetryPolicy {
+        RetryPolicy::default()
+    }
+
+    /// Handles one event.
+    fn handle(&self, delivery: &Delivery<Self::Event>) -> impl Future<Output = Result<(), HandlerError>> + Send;
+}

@@ -1,0 +1,35 @@
+//! Event-driven services on Kafka: consumers that keep order per key, retry without blocking other keys, dead-letter,
+//! deduplicate and hand over cleanly; a transactional outbox and inbox; and the shell a service runs in.
+//!
+//! A record flows one way: record → handler → transaction → outbox → relay → topic. A handler says what to do with one
+//! event ([`TransactionalHandler`], [`EffectHandler`], [`PlainHandler`]); a [`Service`] runs handlers, relay and HTTP
+//! until it is told to stop.
+#![warn(missing_docs)]
+
+mod clock;
+pub mod config;
+pub mod consumer;
+pub mod database;
+mod delivery;
+mod error;
+mod handler;
+pub mod http;
+mod inbox;
+pub mod outbox;
+pub mod producer;
+pub mod retry;
+pub mod scheduler;
+pub mod service;
+pub mod shutdown;
+pub mod telemetry;
+pub mod topics;
+
+pub use clock::Clock;
+pub use consumer::{Consumer, ConsumerBuilder};
+pub use database::{Database, Migration, Tx};
+pub use delivery::{Delivery, Origin, Record};
+pub use error::HandlerError;
+pub use handler::{EffectHandler, PlainHandler, Prepared, TransactionalHandler};
+pub use outbox::Outbox;
+pub use retry::RetryPolicy;
+pub use service::Service;

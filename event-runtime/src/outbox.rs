@@ -1,0 +1,132 @@
+//! The transactional outbox: events are rows in the transaction that causes them; a relay publishes the rows.
+
+use jiff::Timestamp;
+use shared_events::{CorrelationId, Envelope, Event, EventId, Topic};
+
+use crate::{Delivery, HandlerError, Tx};
+
+/// Collects what a transaction publishes. The rows are written in one statement just before the commit.
+#[derive(Debug)]
+pub struct Outbox {
+    source: &'static str,
+    now: Timestamp,
+    correlation_id: Option<CorrelationId>,
+    causation_id: Option<EventId>,
+    attempt: Option<u32>,
+    rows: Vec<OutboxRow>,
+}
+
+/// An event waiting to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// Topic, key and envelope as they will be published.
+    pub topic: Topic,
+    /// The record key.
+    pub key: String,
+    /// Becomes the record's headers.
+    pub envelope: Envelope,
+    /// The record's value.
+    pub value: Vec<u8>,
+    /// Not published before this moment.
+    pub not_before: Option<Timestamp>,
+}
+
+/// An event that cannot be written as JSON.
+#[derive(Debug, thiserror::Error)]
+#[error("event {event_type} cannot be written as JSON")]
+pub struct EncodeError {
+    event_type: &'static str,
+    source: serde_json::Error,
+}
+
+impl From<EncodeError> for HandlerError {
+    fn from(error: EncodeError) -> Self {
+        Self::reject(error)
+    }
+}
+
+impl Outbox {
+    /// For work that begins here, such as an HTTP request.
+    pub fn root(source: &'static str, correlation_id: CorrelationId, now: Timestamp) -> Outbox {
+        Outbox {
+            source,
+            now,
+            correlation_id: Some(correlation_id),
+            causation_id: None,
+            attempt: None,
+            rows: Vec::new(),
+        }
+    }
+
+    /// For work that `delivery` causes: correlation, causation and attempt come from it.
+    pub fn caused_by<E>(source: &'static str, delivery: &Delivery<E>) -> Outbox {
+        Outbox {
+            source,
+            now: delivery.now,
+            correlation_id: delivery.envelope.correlation_id,
+            causation_id: Some(delivery.envelope.id),
+            attempt: Some(delivery.attempt),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Publishes `event` once the transaction has committed.
+    ///
+    /// # Errors
+    /// When the event cannot be written as JSON.
+    pub fn publish<E: Event>(&mut self, event: &E) -> Result<EventId, EncodeError> {
+        self.push(event, None)
+    }
+
+    /// Publishes `event` at `not_before` or soon after.
+    ///
+    /// # Errors
+    /// When the event cannot be written as JSON.
+    pub fn publish_at<E: Event>(&mut self, event: &E, not_before: Timestamp) -> Result<EventId, EncodeError> {
+        self.push(event, Some(not_before))
+    }
+
+    /// Whether nothing was published.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// What was published so far, in order.
+    pub fn rows(&self) -> &[OutboxRow] {
+        &self.rows
+    }
+
+    fn push<E: Event>(&mut self, event: &E, not_before: Option<Timestamp>) -> Result<EventId, EncodeError> {
+        let value = serde_json::to_vec(event).map_err(|source| EncodeError { event_type: E::TYPE, source })?;
+        let mut envelope = Envelope::new(event, self.source, self.now);
+        envelope.correlation_id = self.correlation_id;
+        envelope.causation_id = self.causation_id;
+        envelope.attempt = self.attempt;
+        let id = envelope.id;
+        self.rows.push(OutboxRow { topic: E::TOPIC, key: event.key(), envelope, value, not_before });
+        Ok(id)
+    }
+
+    pub(crate) async fn store(self, _tx: &mut Tx) -> Result<(), sqlx::Error> {
+        unimplemented!("written next")
+    }
+}
+
+/// A row that Kafka has acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The event's id.
+    pub event_id: EventId,
+    /// Where it stands now.
+    pub origin: crate::Origin,
+}
+
+/// Told of published rows, in the transaction that removes them from the outbox. At least once.
+pub trait OnPublished: Send + Sync + 'static {
+    /// Notes where the events stand.
+    fn published<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        rows: &'a [Published],
+    ) -> futures_util::future::BoxFuture<'a, Result<(), sqlx::Error>>;
+}

@@ -1,0 +1,66 @@
+//! How often and how soon a failed record is tried again.
+
+use std::time::Duration;
+
+/// What happens to a record whose handler answered [`Retry`](crate::HandlerError::Retry).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// How many retries follow the first attempt.
+    pub limit: RetryLimit,
+    /// Pause before the first retry; it doubles with every further one.
+    pub initial_backoff: Duration,
+    /// The longest pause.
+    pub max_backoff: Duration,
+}
+
+/// How many retries follow the first attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryLimit {
+    /// So many; then the record goes to the dead-letter topic.
+    Limited(u32),
+    /// As many as it takes: for work that must happen sooner or later.
+    Unlimited,
+}
+
+impl RetryPolicy {
+    /// `retries` retries after the first attempt, then the dead-letter topic.
+    pub const fn limited(retries: u32) -> RetryPolicy {
+        RetryPolicy {
+            limit: RetryLimit::Limited(retries),
+            initial_backoff: Duration::from_millis(200),
+            max_backoff: Duration::from_secs(30),
+        }
+    }
+
+    /// Retries until it works.
+    pub const fn unlimited() -> RetryPolicy {
+        RetryPolicy { limit: RetryLimit::Unlimited, ..RetryPolicy::limited(0) }
+    }
+
+    /// The same policy with other pauses.
+    pub const fn backoff(self, initial: Duration, max: Duration) -> RetryPolicy {
+        RetryPolicy { initial_backoff: initial, max_backoff: max, ..self }
+    }
+
+    /// Whether attempt number `attempt` (from 1) is the last one.
+    pub const fn is_last(&self, attempt: u32) -> bool {
+        match self.limit {
+            RetryLimit::Limited(retries) => attempt > retries,
+            RetryLimit::Unlimited => false,
+        }
+    }
+
+    /// The pause after failed attempt `attempt` (from 1): exponential with equal jitter, that is half of
+    /// `min(max, initial · 2^(attempt − 1))` plus `random` (0 to 1) times the other half.
+    pub fn pause_after(&self, attempt: u32, random: f64) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(31);
+        let full = self.initial_backoff.saturating_mul(1 << doublings).min(self.max_backoff);
+        full / 2 + (full / 2).mul_f64(random.clamp(0.0, 1.0))
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        RetryPolicy::limited(3)
+    }
+}

@@ -1,0 +1,63 @@
+//! Every topic and every consumer group, declared once: services and `eventctl topics apply` create them from here.
+
+use std::time::Duration;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A topic as it is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Topic {
+    /// The name on the broker.
+    pub name: &'static str,
+    /// How many partitions it is created with.
+    pub partitions: i32,
+    /// How long records are kept. Consumers remember handled event ids for longer than this.
+    pub retention: Duration,
+}
+
+impl Topic {
+    const fn new(name: &'static str) -> Topic {
+        Topic { name, partitions: 6, retention: Duration::from_secs(7 * DAY.as_secs()) }
+    }
+}
+
+/// `order.created`, `order.completed`, `order.cancelled`; keyed by order id.
+pub const ORDERS: Topic = Topic::new("orders");
+/// `payment.succeeded`, `payment.failed`, `payment.refunded`; keyed by order id.
+pub const PAYMENTS: Topic = Topic::new("payments");
+/// `stock.reserved`, `stock.rejected`, `stock.released`, `stock.committed`; keyed by order id.
+pub const INVENTORY: Topic = Topic::new("inventory");
+/// `order.deadline-reached`, published when an order's time is up; keyed by order id.
+pub const ORDER_DEADLINES: Topic = Topic::new("order-deadlines");
+/// `mail.sent`; keyed by order id.
+pub const MAILS: Topic = Topic::new("mails");
+
+/// Every topic that carries events.
+pub const TOPICS: &[Topic] = &[ORDERS, PAYMENTS, INVENTORY, ORDER_DEADLINES, MAILS];
+
+/// A consumer group: named after its service, with `.purpose` where a service has several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The group id on the broker.
+    pub name: &'static str,
+    /// What it subscribes to.
+    pub topics: &'static [Topic],
+}
+
+/// The saga.
+pub const ORDER_SERVICE: Group =
+    Group { name: "order-service", topics: &[PAYMENTS, INVENTORY, ORDER_DEADLINES, MAILS] };
+/// Charges and refunds.
+pub const PAYMENT_SERVICE: Group = Group { name: "payment-service", topics: &[ORDERS] };
+/// Reservations.
+pub const INVENTORY_SERVICE: Group = Group { name: "inventory-service", topics: &[ORDERS] };
+/// Mail to customers.
+pub const EMAIL_SERVICE: Group = Group { name: "email-service", topics: &[ORDERS] };
+
+/// Every consumer group whose failures are dead-lettered.
+pub const GROUPS: &[Group] = &[ORDER_SERVICE, PAYMENT_SERVICE, INVENTORY_SERVICE, EMAIL_SERVICE];
+
+/// Where `group` puts what it could not handle of `topic`: `<topic>.<group>.dlt`.
+pub fn dead_letter_topic(topic: &str, group: &str) -> String {
+    format!("{topic}.{group}.dlt")
+}
