@@ -11,6 +11,7 @@ pub mod config;
 pub mod consumer;
 pub mod database;
 mod delivery;
+pub mod embedded;
 mod error;
 mod handler;
 pub mod http;
