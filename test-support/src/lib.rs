@@ -1,1 +1,16 @@
+//! What the tests of several crates share: an embedded broker, a mail server that keeps what it is sent, databases in
+//! temporary folders, and waiting on a condition.
+//!
+//! Everything here panics when it cannot do its work: a test has no better answer to that.
+#![warn(missing_docs)]
 
+mod eventually;
+pub mod mock_kafka;
+pub mod records;
+pub mod smtp;
+mod sqlite;
+
+pub use eventually::eventually;
+pub use mock_kafka::MockKafka;
+pub use smtp::SmtpSink;
+pub use sqlite::TempDatabase;

@@ -1,0 +1,4 @@
+//! The tools the other tests stand on.
+
+mod mock_kafka;
+mod smtp;
