@@ -18,6 +18,7 @@ pub mod http;
 mod inbox;
 pub mod outbox;
 pub mod producer;
+pub mod reader;
 pub mod retry;
 pub mod scheduler;
 pub mod service;

@@ -1,0 +1,182 @@
+//! Where reading begins: the grammar of `--from`, and what it means for one partition.
+
+use std::str::FromStr;
+
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+
+/// Where reading begins in every partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// `start`: at the oldest record that is kept.
+    Start,
+    /// `end`: at what is written from now on.
+    End,
+    /// `N`: at this offset.
+    Offset(i64),
+    /// `-N`: at the last N records of each partition.
+    Last(i64),
+    /// `@-10m`: at the first record that is no older than this.
+    Ago(SignedDuration),
+    /// `@2026-01-31T12:00:00Z`: at the first record of this moment or later.
+    At(Timestamp),
+}
+
+/// A text that names no position.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PositionError {
+    /// Nothing of the grammar.
+    #[error(
+        "{0:?} is no position: use start, end, an offset such as 42, -10 for the last ten records of each partition, \
+         @-10m for ten minutes ago, or a moment such as @2026-01-31T12:00:00Z"
+    )]
+    Unknown(String),
+    /// `@-…` without a length of time.
+    #[error("{0:?} is no length of time: write it as @-90s, @-10m or @-1h30m")]
+    Duration(String),
+    /// `@…` without a moment.
+    #[error("{0:?} is no moment: write it as @2026-01-31T12:00:00Z, or @-10m for ten minutes ago")]
+    Moment(String),
+}
+
+/// Where reading begins in one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// At this offset.
+    Offset(i64),
+    /// Where the broker says that records of this moment begin.
+    LookUp(Timestamp),
+}
+
+impl Position {
+    /// The moment before which records are passed over, if the position is one of time.
+    pub fn since(&self, now: Timestamp) -> Option<Timestamp> {
+        match *self {
+            Position::Ago(ago) => Some(now.checked_sub(ago).unwrap_or(Timestamp::MIN)),
+            Position::At(moment) => Some(moment),
+            Position::Start | Position::End | Position::Offset(_) | Position::Last(_) => None,
+        }
+    }
+
+    /// Where reading begins in a partition that holds the offsets from `low` up to, but not including, `high`.
+    pub(super) fn begin(&self, low: i64, high: i64, now: Timestamp) -> Begin {
+        match *self {
+            Position::Start => Begin::Offset(low),
+            Position::End => Begin::Offset(high),
+            Position::Offset(offset) => Begin::Offset(offset.clamp(low, high)),
+            Position::Last(count) => Begin::Offset(high.saturating_sub(count).max(low)),
+            Position::Ago(_) | Position::At(_) => match self.since(now) {
+                Some(moment) => Begin::LookUp(moment),
+                None => Begin::Offset(low),
+            },
+        }
+    }
+}
+
+impl FromStr for Position {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unknown = || PositionError::Unknown(text.to_owned());
+        match text {
+            "start" => return Ok(Position::Start),
+            "end" => return Ok(Position::End),
+            _ => {}
+        }
+        if let Some(moment) = text.strip_prefix('@') {
+            return match moment.strip_prefix('-') {
+                Some(ago) => parse_ago(ago).ok_or_else(|| PositionError::Duration(text.to_owned())),
+                None => moment.parse().map(Position::At).map_err(|_| PositionError::Moment(text.to_owned())),
+            };
+        }
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(unknown());
+        }
+        let number: i64 = digits.parse().map_err(|_| unknown())?;
+        Ok(if text.starts_with('-') { Position::Last(number) } else { Position::Offset(number) })
+    }
+}
+
+fn parse_ago(text: &str) -> Option<Position> {
+    // A second sign or "ago" would turn the past into the future.
+    if !text.starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
+    }
+    let span: Span = text.parse().ok()?;
+    let ago = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+    (!ago.is_negative()).then_some(Position::Ago(ago))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_read_as_people_write_them() {
+        let minutes = |minutes| Position::Ago(SignedDuration::from_mins(minutes));
+        let table = [
+            ("start", Position::Start),
+            ("end", Position::End),
+            ("0", Position::Offset(0)),
+            ("42", Position::Offset(42)),
+            ("-10", Position::Last(10)),
+            ("-0", Position::Last(0)),
+            ("@-10m", minutes(10)),
+            ("@-1h30m", minutes(90)),
+            ("@-2h", minutes(120)),
+            ("@-1d", Position::Ago(SignedDuration::from_hours(24))),
+            ("@-90s", Position::Ago(SignedDuration::from_secs(90))),
+            ("@2026-01-31T12:00:00Z", Position::At("2026-01-31T12:00:00Z".parse().unwrap())),
+            ("@2026-01-31T12:00:00+02:00", Position::At("2026-01-31T10:00:00Z".parse().unwrap())),
+        ];
+        for (text, expected) in table {
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_position_is_refused_with_an_example() {
+        let table = [
+            ("", "use start, end"),
+            ("begin", "use start, end"),
+            ("START", "use start, end"),
+            ("-", "use start, end"),
+            ("--5", "use start, end"),
+            ("+5", "use start, end"),
+            ("1.5", "use start, end"),
+            ("99999999999999999999", "use start, end"),
+            ("@", "is no moment"),
+            ("@yesterday", "is no moment"),
+            ("@2026-01-31", "is no moment"),
+            ("@-", "is no length of time"),
+            ("@-10", "is no length of time"),
+            ("@--10m", "is no length of time"),
+            ("@-ten minutes", "is no length of time"),
+        ];
+        for (text, expected) in table {
+            let error = text.parse::<Position>().expect_err(text).to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_position_begins_inside_what_the_partition_holds() {
+        let now: Timestamp = "2026-01-31T12:00:00Z".parse().unwrap();
+        let table = [
+            (Position::Start, Begin::Offset(10)),
+            (Position::End, Begin::Offset(20)),
+            (Position::Offset(15), Begin::Offset(15)),
+            (Position::Offset(3), Begin::Offset(10)),
+            (Position::Offset(99), Begin::Offset(20)),
+            (Position::Last(4), Begin::Offset(16)),
+            (Position::Last(99), Begin::Offset(10)),
+            (Position::Last(0), Begin::Offset(20)),
+            (Position::At(now), Begin::LookUp(now)),
+            (Position::Ago(SignedDuration::from_mins(5)), Begin::LookUp("2026-01-31T11:55:00Z".parse().unwrap())),
+            (Position::Ago(SignedDuration::MAX), Begin::LookUp(Timestamp::MIN)),
+        ];
+        for (position, expected) in table {
+            assert_eq!(position.begin(10, 20, now), expected, "{position:?}");
+        }
+    }
+}
