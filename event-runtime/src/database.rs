@@ -3,26 +3,30 @@
 //!
 //! To lock a row on both, write to it first: `UPDATE … SET version = version + 1 WHERE id = $1 RETURNING …`.
 
-use std::{sync::Arc, time::Duration};
+mod migrate;
+
+use std::{fmt, sync::Arc, time::Duration};
 
 use sqlx::{
-    Any, AnyConnection, AnyPool, Transaction,
+    Any, AnyConnection, AnyPool, Connection as _, Executor as _, Transaction,
     any::{AnyPoolOptions, install_default_drivers},
 };
 use tokio::sync::Notify;
 
-use crate::Outbox;
+use crate::{Clock, Outbox};
+
+pub use migrate::{MigrateError, Migration};
 
 /// Which database is behind a [`Database`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// PostgreSQL, for production.
     Postgres,
-    /// SQLite in WAL mode, the embedded default. One connection, so one writer.
+    /// SQLite in WAL mode, the embedded default. One connection writes, so there is one writer.
     Sqlite,
 }
 
-/// A database URL that cannot be used.
+/// A database URL that cannot be used. Never shows the URL: it may hold a password.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseUrlError {
     /// Neither PostgreSQL nor SQLite.
@@ -33,54 +37,64 @@ pub enum DatabaseUrlError {
     Malformed(#[source] sqlx::Error),
 }
 
-/// One step of a schema. Steps run once, in the order of their versions, when a service starts.
-#[derive(Clone, Copy, Debug)]
-pub struct Migration {
-    /// Unique in its list, ascending.
-    pub version: i64,
-    /// What it does, in a few words.
-    pub name: &'static str,
-    /// SQL that runs on both databases. Several statements, each closed by `;`.
-    pub sql: &'static str,
-}
-
 /// A connection pool, and the bell that tells the relay of new outbox rows.
 #[derive(Clone)]
 pub struct Database {
-    pool: AnyPool,
+    writers: AnyPool,
+    readers: AnyPool,
     dialect: Dialect,
+    /// Kept for the connection that listens for notifications; may hold a password.
+    url: Arc<str>,
     committed: Arc<Notify>,
 }
 
 impl Database {
     /// A pool that connects when it is first used.
     ///
+    /// A SQLite file is created when it is missing (its folder is not).
+    ///
     /// # Errors
     /// When the URL is for no database we know. An unreachable server is no error here.
     pub fn connect_lazy(url: &str) -> Result<Database, DatabaseUrlError> {
         install_default_drivers();
-        let dialect = match url.split(':').next().unwrap_or_default() {
-            "postgres" | "postgresql" => Dialect::Postgres,
-            "sqlite" => Dialect::Sqlite,
-            other => return Err(DatabaseUrlError::Scheme(other.to_owned())),
+        let (writers, readers, dialect) = match url.split(':').next().unwrap_or_default() {
+            "postgres" | "postgresql" => {
+                let pool = options(10).connect_lazy(url).map_err(DatabaseUrlError::Malformed)?;
+                (pool.clone(), pool, Dialect::Postgres)
+            }
+            "sqlite" => {
+                let (writers, readers) = sqlite_pools(url).map_err(DatabaseUrlError::Malformed)?;
+                (writers, readers, Dialect::Sqlite)
+            }
+            other => return Err(DatabaseUrlError::Scheme(other.chars().take(20).collect())),
         };
-        let options = match dialect {
-            Dialect::Postgres => AnyPoolOptions::new().max_connections(10),
-            Dialect::Sqlite => AnyPoolOptions::new().max_connections(1),
-        };
-        let pool =
-            options.acquire_timeout(Duration::from_secs(10)).connect_lazy(url).map_err(DatabaseUrlError::Malformed)?;
-        Ok(Database { pool, dialect, committed: Arc::new(Notify::new()) })
+        Ok(Database { writers, readers, dialect, url: url.into(), committed: Arc::new(Notify::new()) })
     }
 
-    /// For reads outside a transaction.
+    /// For reads outside a transaction. On SQLite these connections refuse to write.
     pub fn pool(&self) -> &AnyPool {
-        &self.pool
+        &self.readers
     }
 
     /// Which database this is.
     pub fn dialect(&self) -> Dialect {
         self.dialect
+    }
+
+    /// Brings the runtime's tables, and then the service's, up to date. Any number of instances may do so at once.
+    ///
+    /// # Errors
+    /// When a step fails (then nothing of this call was applied) or the database cannot be reached.
+    pub async fn migrate(&self, service: &[Migration]) -> Result<(), MigrateError> {
+        migrate::run(self, service, Clock::system().now()).await
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn ping(&self) -> Result<(), sqlx::Error> {
+        self.writers.acquire().await?.ping().await
     }
 
     /// Begins a transaction. On SQLite it takes the write lock at once (`BEGIN IMMEDIATE`): a transaction that reads
@@ -90,8 +104,8 @@ impl Database {
     /// When no connection can be had.
     pub async fn begin(&self) -> Result<Tx, sqlx::Error> {
         let inner = match self.dialect {
-            Dialect::Postgres => self.pool.begin().await?,
-            Dialect::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await?,
+            Dialect::Postgres => self.writers.begin().await?,
+            Dialect::Sqlite => self.writers.begin_with("BEGIN IMMEDIATE").await?,
         };
         Ok(Tx { inner, dialect: self.dialect })
     }
@@ -108,6 +122,26 @@ impl Database {
             self.committed.notify_one();
         }
         Ok(())
+    }
+
+    /// Closes every connection once it is free.
+    pub async fn close(&self) {
+        self.writers.close().await;
+        self.readers.close().await;
+    }
+
+    pub(crate) fn committed(&self) -> &Notify {
+        &self.committed
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("dialect", &self.dialect).finish_non_exhaustive()
     }
 }
 
@@ -143,4 +177,32 @@ impl Tx {
     pub async fn rollback(self) -> Result<(), sqlx::Error> {
         self.inner.rollback().await
     }
+}
+
+fn options(connections: u32) -> AnyPoolOptions {
+    AnyPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(10))
+}
+
+/// One connection that writes, and a few that read beside it, as WAL allows: a GET never waits for a handler, and a read
+/// while a transaction is open is no deadlock. A database in memory has one connection for both.
+fn sqlite_pools(url: &str) -> Result<(AnyPool, AnyPool), sqlx::Error> {
+    const SETUP: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;";
+    const SETUP_READER: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA query_only = ON;";
+    let in_memory = url.contains(":memory:") || url.contains("mode=memory");
+    let mut url = url.to_owned();
+    if !in_memory && !url.contains("mode=") {
+        url.push_str(if url.contains('?') { "&mode=rwc" } else { "?mode=rwc" });
+    }
+    let pool = |options: AnyPoolOptions, setup: &'static str| {
+        // A local file needs no test before each use.
+        let options = options.test_before_acquire(false);
+        options
+            .after_connect(move |conn, _| Box::pin(async move { conn.execute(setup).await.map(drop) }))
+            .connect_lazy(&url)
+    };
+    if in_memory {
+        let only = pool(options(1).idle_timeout(None).max_lifetime(None), SETUP)?;
+        return Ok((only.clone(), only));
+    }
+    Ok((pool(options(1), SETUP)?, pool(options(4), SETUP_READER)?))
 }

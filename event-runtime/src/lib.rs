@@ -15,7 +15,7 @@ pub mod embedded;
 mod error;
 mod handler;
 pub mod http;
-mod inbox;
+pub mod inbox;
 pub mod outbox;
 pub mod producer;
 pub mod reader;

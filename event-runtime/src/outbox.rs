@@ -1,9 +1,21 @@
 //! The transactional outbox: events are rows in the transaction that causes them; a relay publishes the rows.
+//!
+//! Rows of one key are first published in the order in which they were committed, provided that their writers hold a
+//! lock of their own on what the key stands for (the row of the order) until the commit: then the sequence number a row
+//! is given and the moment it becomes visible agree. Each row is published at least once, always with the same event id.
+//! A delayed row lives in a table of its own and moves over when it is due; its place in the order counts from then.
+
+mod lease;
+mod relay;
+mod row;
+mod store;
 
 use jiff::Timestamp;
 use shared_events::{CorrelationId, Envelope, Event, EventId, Topic};
 
 use crate::{Delivery, HandlerError, Tx};
+
+pub use relay::Relay;
 
 /// Collects what a transaction publishes. The rows are written in one statement just before the commit.
 #[derive(Debug)]
@@ -107,8 +119,12 @@ impl Outbox {
         Ok(id)
     }
 
-    pub(crate) async fn store(self, _tx: &mut Tx) -> Result<(), sqlx::Error> {
-        unimplemented!("written next")
+    /// Writes the rows into the open transaction.
+    pub(crate) async fn store(self, tx: &mut Tx) -> Result<(), sqlx::Error> {
+        let (delayed, due): (Vec<_>, Vec<_>) =
+            self.rows.into_iter().partition(|row| row.not_before.is_some_and(|moment| moment > self.now));
+        store::due(tx, due, self.now).await?;
+        store::delayed(tx, delayed).await
     }
 }
 

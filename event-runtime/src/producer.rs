@@ -1,5 +1,189 @@
 //! An idempotent producer that waits for the broker's acknowledgement.
+//!
+//! Records of one partition are stored in the order in which they were handed over, repeated attempts included, as long
+//! as none of them fails for good. A record that failed may have been stored all the same: whoever sends it again must be
+//! able to bear a duplicate.
 
-/// Writes records and waits until they are acknowledged by all in-sync replicas.
+use std::time::Duration;
+
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord, Producer as _},
+};
+
+use crate::{
+    Origin,
+    config::{ConfigError, KafkaConfig},
+};
+
+/// Writes records and waits until they are acknowledged by all in-sync replicas. Clones share one client.
 #[derive(Clone)]
-pub struct Producer {}
+pub struct Producer {
+    client: FutureProducer<Context>,
+}
+
+/// A record on its way to a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutgoingRecord {
+    /// The topic.
+    pub topic: String,
+    /// The partition; by default the key decides, as it does in Java's client.
+    pub partition: Option<i32>,
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Headers in their order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// Why a record is not known to be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum ProduceError {
+    /// The client could not be made.
+    #[error("the Kafka producer cannot be configured")]
+    Client(#[source] KafkaError),
+    /// A setting that cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The record is larger than the client or the topic allows; it will be so the next time as well.
+    #[error("the record for topic {topic} is too large")]
+    TooLarge {
+        /// Where it was to go.
+        topic: String,
+        /// What Kafka said.
+        source: KafkaError,
+    },
+    /// There is no such topic or partition.
+    #[error("topic {topic} does not exist; create it with `eventctl topics apply`")]
+    UnknownTopic {
+        /// Where it was to go.
+        topic: String,
+        /// What Kafka said.
+        source: KafkaError,
+    },
+    /// No acknowledgement in time, or something else that may pass. The record may have been stored.
+    #[error("the record for topic {topic} was not acknowledged")]
+    NotAcknowledged {
+        /// Where it was to go.
+        topic: String,
+        /// What Kafka said.
+        source: KafkaError,
+    },
+}
+
+/// What `-X` does not set. `linger.ms` above 0 costs every hop of an event that much; murmur2 is what Java's client uses,
+/// so that both put a key into the same partition.
+const DEFAULTS: [(&str, &str); 7] = [
+    ("enable.idempotence", "true"),
+    ("acks", "all"),
+    ("linger.ms", "0"),
+    ("partitioner", "murmur2_random"),
+    ("message.timeout.ms", "30000"),
+    ("reconnect.backoff.ms", "50"),
+    ("reconnect.backoff.max.ms", "1000"),
+];
+
+impl Producer {
+    /// A producer for these brokers. Connects in the background; an unreachable broker is no error here.
+    ///
+    /// # Errors
+    /// When a setting cannot be used.
+    pub fn new(kafka: &KafkaConfig) -> Result<Producer, ProduceError> {
+        let mut config = kafka.client()?;
+        for (name, value) in DEFAULTS {
+            if config.get(name).is_none() {
+                config.set(name, value);
+            }
+        }
+        let client = config.create_with_context(Context).map_err(ProduceError::Client)?;
+        Ok(Producer { client })
+    }
+
+    /// Writes `record` and waits for the acknowledgement. Waits as well while the client's queue is full.
+    ///
+    /// Dropping the future does not take the record back.
+    ///
+    /// # Errors
+    /// When the record is not known to be stored; [`ProduceError::NotAcknowledged`] is worth another attempt.
+    pub async fn send(&self, record: OutgoingRecord) -> Result<Origin, ProduceError> {
+        let acknowledgement = loop {
+            match self.client.send_result(to_kafka(&record)).map_err(|(error, _)| error) {
+                Ok(acknowledgement) => break acknowledgement,
+                Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => return Err(classify(record.topic, error)),
+            }
+        };
+        match acknowledgement.await {
+            Ok(Ok(delivery)) => {
+                Ok(Origin { topic: record.topic, partition: delivery.partition, offset: delivery.offset })
+            }
+            Ok(Err((error, _))) => Err(classify(record.topic, error)),
+            Err(_) => Err(classify(record.topic, KafkaError::Canceled)),
+        }
+    }
+
+    /// Waits until everything handed over has been acknowledged or has failed, at most `timeout`.
+    ///
+    /// # Errors
+    /// When `timeout` is over first.
+    pub async fn flush(&self, timeout: Duration) -> Result<(), ProduceError> {
+        let client = self.client.clone();
+        let flushed = tokio::task::spawn_blocking(move || client.flush(timeout)).await;
+        flushed.unwrap_or(Err(KafkaError::Canceled)).map_err(ProduceError::Client)
+    }
+}
+
+fn to_kafka(record: &OutgoingRecord) -> FutureRecord<'_, [u8], [u8]> {
+    let headers =
+        record.headers.iter().fold(OwnedHeaders::new_with_capacity(record.headers.len()), |headers, header| {
+            headers.insert(Header { key: &header.0, value: header.1.as_deref() })
+        });
+    FutureRecord {
+        topic: &record.topic,
+        partition: record.partition,
+        payload: record.value.as_deref(),
+        key: record.key.as_deref(),
+        timestamp: None,
+        headers: Some(headers),
+    }
+}
+
+fn classify(topic: String, source: KafkaError) -> ProduceError {
+    use RDKafkaErrorCode as Code;
+    match source.rdkafka_error_code() {
+        Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize) => {
+            ProduceError::TooLarge { topic, source }
+        }
+        Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::InvalidTopic) => {
+            ProduceError::UnknownTopic { topic, source }
+        }
+        _ => ProduceError::NotAcknowledged { topic, source },
+    }
+}
+
+/// Sends librdkafka's words to our log.
+struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            // Settings for consumers, given to all clients with -X.
+            RDKafkaLogLevel::Warning if facility == "CONFWARN" => tracing::debug!("{message}"),
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                tracing::warn!("{facility}: {message}");
+            }
+            _ => tracing::debug!("{facility}: {message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // Whoever waits for the record is told as well, and says what it means.
+        tracing::debug!(%error, reason, "the producer reports");
+    }
+}

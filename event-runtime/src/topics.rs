@@ -1,1 +1,121 @@
-//! Written next.
+//! Creates the topics a service needs.
+
+use std::{collections::HashSet, time::Duration};
+
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use shared_events::{Group, Topic, topics::dead_letter_topic};
+
+use crate::config::{ConfigError, KafkaConfig};
+
+/// A topic as it is created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// The name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: i32,
+    /// How long records are kept.
+    pub retention: Duration,
+}
+
+impl From<Topic> for TopicSpec {
+    fn from(topic: Topic) -> TopicSpec {
+        TopicSpec { name: topic.name.to_owned(), partitions: topic.partitions, retention: topic.retention }
+    }
+}
+
+impl TopicSpec {
+    /// Where `group` puts what it could not handle of `topic`. Dead letters are kept four times as long: somebody has to
+    /// find the time to look at them.
+    pub fn dead_letters(topic: Topic, group: &str) -> TopicSpec {
+        TopicSpec { name: dead_letter_topic(topic.name, group), retention: topic.retention * 4, ..topic.into() }
+    }
+
+    /// All dead-letter topics of `group`.
+    pub fn dead_letters_of(group: &Group) -> impl Iterator<Item = TopicSpec> {
+        group.topics.iter().map(|topic| TopicSpec::dead_letters(*topic, group.name))
+    }
+}
+
+/// Why topics are not there.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    /// The brokers do not answer; worth another attempt.
+    #[error("Kafka at {brokers} does not answer")]
+    Unreachable {
+        /// The configured addresses.
+        brokers: String,
+        /// What the client said.
+        source: KafkaError,
+    },
+    /// A topic could not be created.
+    #[error("topic {topic} could not be created")]
+    Refused {
+        /// Which.
+        topic: String,
+        /// What the broker said.
+        source: KafkaError,
+    },
+    /// A setting that cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The client could not be made.
+    #[error("the Kafka client cannot be configured")]
+    Client(#[source] KafkaError),
+}
+
+/// Creates those of `wanted` that are missing, and returns their names. Others are left as they are.
+///
+/// # Errors
+/// [`TopicError::Unreachable`] is worth another attempt, the others are not.
+pub async fn ensure(kafka: &KafkaConfig, wanted: &[TopicSpec]) -> Result<Vec<String>, TopicError> {
+    let admin: AdminClient<DefaultClientContext> = kafka.client()?.create().map_err(TopicError::Client)?;
+    let unreachable = |source| TopicError::Unreachable { brokers: kafka.brokers.clone(), source };
+    let (admin, known) = tokio::task::spawn_blocking(move || {
+        let known = admin
+            .inner()
+            .fetch_metadata(None, TIMEOUT)
+            .map(|metadata| metadata.topics().iter().map(|topic| topic.name().to_owned()).collect::<HashSet<String>>());
+        (admin, known)
+    })
+    .await
+    .map_err(|_| unreachable(KafkaError::Canceled))?;
+    let known = known.map_err(unreachable)?;
+
+    let missing: Vec<&TopicSpec> = wanted.iter().filter(|topic| !known.contains(&topic.name)).collect();
+    let retention: Vec<String> = missing.iter().map(|topic| topic.retention.as_millis().to_string()).collect();
+    let new: Vec<NewTopic<'_>> = missing
+        .iter()
+        .zip(&retention)
+        .map(|(topic, retention)| {
+            // Replication −1: what the broker is configured with.
+            NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(-1)).set("retention.ms", retention)
+        })
+        .collect();
+    if new.is_empty() {
+        return Ok(Vec::new());
+    }
+    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+    let results = admin.create_topics(&new, &options).await.map_err(|source| match source.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::UnsupportedFeature) => TopicError::Refused { topic: missing[0].name.clone(), source },
+        _ => unreachable(source),
+    })?;
+    let mut created = Vec::new();
+    for result in results {
+        match result {
+            Ok(topic) => created.push(topic),
+            // Another instance was quicker.
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => {
+                return Err(TopicError::Refused { topic, source: KafkaError::AdminOp(code) });
+            }
+        }
+    }
+    Ok(created)
+}
+
+const TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,49 @@
+CREATE TABLE inbox (
+    consumer_group TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    handled_at BIGINT NOT NULL,
+    PRIMARY KEY (consumer_group, event_id)
+);
+CREATE INDEX inbox_by_age ON inbox (handled_at);
+
+CREATE TABLE outbox (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event_id TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    record_key TEXT NOT NULL,
+    headers TEXT NOT NULL,
+    value BYTEA NOT NULL,
+    created_at BIGINT NOT NULL
+);
+-- Rows live for milliseconds: vacuum by number of dead rows, not by share of a table that is nearly empty.
+ALTER TABLE outbox SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+CREATE TABLE outbox_delayed (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event_id TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    record_key TEXT NOT NULL,
+    headers TEXT NOT NULL,
+    value BYTEA NOT NULL,
+    not_before BIGINT NOT NULL
+);
+CREATE INDEX outbox_delayed_by_due ON outbox_delayed (not_before, seq);
+
+CREATE TABLE outbox_poison (
+    seq BIGINT PRIMARY KEY,
+    event_id TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    record_key TEXT NOT NULL,
+    headers TEXT NOT NULL,
+    value BYTEA NOT NULL,
+    created_at BIGINT NOT NULL,
+    reason TEXT NOT NULL,
+    set_aside_at BIGINT NOT NULL
+);
+
+CREATE TABLE outbox_lease (
+    name TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    fence BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL
+);

@@ -1,0 +1,128 @@
+//! Brings a schema up to date. All steps of one start run in one transaction behind one lock, so that several instances
+//! may start at once and a failed step leaves nothing behind.
+//!
+//! sqlx's own migrator is not used: on SQLite its lock does nothing, so two processes that start together both try to
+//! apply the first step.
+
+use jiff::Timestamp;
+use sqlx::{AnyConnection, Row as _, raw_sql};
+
+use super::{Database, Dialect, Tx};
+
+/// One step of a schema. Steps run once, in the order of their versions, when a service starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// Unique in its list, ascending.
+    pub version: i64,
+    /// What it does, in a few words.
+    pub name: &'static str,
+    /// SQL that runs on both databases. Several statements, each closed by `;`.
+    pub sql: &'static str,
+}
+
+/// Why a schema could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// A step that ran before reads differently now.
+    #[error("migration {version} ({name}) has changed since it was applied; undo the change and add a new migration")]
+    Changed {
+        /// Its version.
+        version: i64,
+        /// Its name.
+        name: &'static str,
+    },
+    /// The list is not ascending.
+    #[error("migration {version} ({name}) must have a higher version than the one before it")]
+    Order {
+        /// Its version.
+        version: i64,
+        /// Its name.
+        name: &'static str,
+    },
+    /// A step's SQL failed; nothing of this start was applied.
+    #[error("migration {version} ({name}) failed")]
+    Step {
+        /// Its version.
+        version: i64,
+        /// Its name.
+        name: &'static str,
+        /// What the database said.
+        source: sqlx::Error,
+    },
+    /// The database failed otherwise.
+    #[error("the schema could not be brought up to date")]
+    Database(#[from] sqlx::Error),
+}
+
+/// The runtime's own tables: the only SQL that differs between the databases.
+fn runtime_migrations(dialect: Dialect) -> [Migration; 1] {
+    let sql = match dialect {
+        Dialect::Postgres => include_str!("../../migrations/postgres/0001_inbox_and_outbox.sql"),
+        Dialect::Sqlite => include_str!("../../migrations/sqlite/0001_inbox_and_outbox.sql"),
+    };
+    [Migration { version: 1, name: "inbox and outbox", sql }]
+}
+
+/// Any fixed number that nobody else uses as an advisory lock.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(7305808868229538153)";
+
+// The SQL itself is kept as well: it tells an edited step from an applied one, and an operator what ran.
+const HISTORY: &str = "CREATE TABLE IF NOT EXISTS schema_history (
+    owner TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    applied_sql TEXT NOT NULL,
+    applied_at BIGINT NOT NULL,
+    PRIMARY KEY (owner, version)
+)";
+
+pub(super) async fn run(database: &Database, service: &[Migration], now: Timestamp) -> Result<(), MigrateError> {
+    let mut tx = database.begin().await?;
+    if database.dialect() == Dialect::Postgres {
+        // Held until the commit. SQLite's BEGIN IMMEDIATE has taken the write lock already.
+        raw_sql(LOCK).execute(tx.conn()).await?;
+    }
+    raw_sql(HISTORY).execute(tx.conn()).await?;
+    apply(&mut tx, "event-runtime", &runtime_migrations(database.dialect()), now).await?;
+    apply(&mut tx, "service", service, now).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn apply(tx: &mut Tx, owner: &str, migrations: &[Migration], now: Timestamp) -> Result<(), MigrateError> {
+    let applied = applied(tx.conn(), owner).await?;
+    let mut last = i64::MIN;
+    for &Migration { version, name, sql } in migrations {
+        if version <= last {
+            return Err(MigrateError::Order { version, name });
+        }
+        last = version;
+        match applied.iter().find(|(known, _)| *known == version) {
+            Some((_, known)) if known == sql => continue,
+            Some(_) => return Err(MigrateError::Changed { version, name }),
+            None => {}
+        }
+        raw_sql(sql).execute(tx.conn()).await.map_err(|source| MigrateError::Step { version, name, source })?;
+        sqlx::query(
+            "INSERT INTO schema_history (owner, version, name, applied_sql, applied_at) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(owner)
+        .bind(version)
+        .bind(name)
+        .bind(sql)
+        .bind(now.as_microsecond())
+        .execute(tx.conn())
+        .await?;
+        tracing::info!(owner, version, name, "migrated the schema");
+    }
+    // Versions that are applied and not in the list are left alone: an older instance may start during an upgrade.
+    Ok(())
+}
+
+async fn applied(conn: &mut AnyConnection, owner: &str) -> Result<Vec<(i64, String)>, sqlx::Error> {
+    let rows = sqlx::query("SELECT version, applied_sql FROM schema_history WHERE owner = $1")
+        .bind(owner)
+        .fetch_all(conn)
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
