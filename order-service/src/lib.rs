@@ -5,10 +5,17 @@
 //! order's row ([`handlers`]), which ends in exactly one `order.completed` or `order.cancelled`. It deliberately knows
 //! nothing of how a charge or a reservation is done or undone: whoever did it undoes it on `order.cancelled`.
 
+pub mod catalogue;
 mod config;
+mod domain;
+mod error;
+mod handlers;
+mod store;
+
+use std::sync::Arc;
 
 pub use config::Config;
-use event_runtime::{ConsumerBuilder, Service, service::App};
+use event_runtime::{Service, service::App};
 use shared_events::topics;
 
 /// Where HTTP listens on 127.0.0.1 unless configured.
@@ -20,11 +27,11 @@ pub const DEFAULT_PORT: u16 = 8080;
 /// When the address is in use or a configuration value cannot be used.
 pub async fn bind(config: Config) -> anyhow::Result<Service> {
     let builder = Service::bind(topics::ORDER_SERVICE.name, DEFAULT_PORT, config.service).await?;
-    let consumer = ConsumerBuilder::new(topics::ORDER_SERVICE.name);
+    let consumers = vec![handlers::consumer(builder.database())];
     Ok(builder.build(App {
         routes: axum::Router::new(),
-        consumers: vec![consumer],
-        migrations: &[],
-        on_published: None,
+        consumers,
+        migrations: store::MIGRATIONS,
+        on_published: Some(Arc::new(store::WriteBack)),
     }))
 }
