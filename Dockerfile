@@ -23,7 +23,7 @@ FROM debian:bookworm-slim
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates libssl3 \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin app \
+ && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin app \
  && install -d -o app /data
 COPY ops/http-ok /usr/local/bin/
 COPY --from=build /out/ /usr/local/bin/
