@@ -6,6 +6,7 @@
 //! until it is told to stop.
 #![warn(missing_docs)]
 
+pub mod cli;
 mod clock;
 pub mod config;
 pub mod consumer;
