@@ -5,13 +5,23 @@
 
 mod migrate;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    str::FromStr as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sqlx::{
     Any, AnyConnection, AnyPool, Connection as _, Executor as _, Transaction,
     any::{AnyPoolOptions, install_default_drivers},
+    postgres::PgConnectOptions,
+    sqlite::SqliteConnectOptions,
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 use crate::{Clock, Outbox};
 
@@ -37,6 +47,14 @@ pub enum DatabaseUrlError {
     Malformed(#[source] sqlx::Error),
 }
 
+/// A database that waiting does not mend.
+#[derive(Debug, thiserror::Error)]
+#[error("the SQLite database {file} cannot be opened; its folder must exist and be writable")]
+pub struct OpenError {
+    file: String,
+    source: sqlx::Error,
+}
+
 /// A connection pool, and the bell that tells the relay of new outbox rows.
 #[derive(Clone)]
 pub struct Database {
@@ -57,17 +75,16 @@ impl Database {
     /// When the URL is for no database we know. An unreachable server is no error here.
     pub fn connect_lazy(url: &str) -> Result<Database, DatabaseUrlError> {
         install_default_drivers();
-        let (writers, readers, dialect) = match url.split(':').next().unwrap_or_default() {
-            "postgres" | "postgresql" => {
-                let pool = options(10).connect_lazy(url).map_err(DatabaseUrlError::Malformed)?;
-                (pool.clone(), pool, Dialect::Postgres)
-            }
-            "sqlite" => {
-                let (writers, readers) = sqlite_pools(url).map_err(DatabaseUrlError::Malformed)?;
-                (writers, readers, Dialect::Sqlite)
-            }
+        let (url, dialect) = match url.split(':').next().unwrap_or_default() {
+            "postgres" | "postgresql" => (url.to_owned(), Dialect::Postgres),
+            "sqlite" => (create_if_missing(url), Dialect::Sqlite),
             other => return Err(DatabaseUrlError::Scheme(other.chars().take(20).collect())),
         };
+        let (writers, readers) = match dialect {
+            Dialect::Postgres => postgres_pools(&url),
+            Dialect::Sqlite => sqlite_pools(&url),
+        }
+        .map_err(DatabaseUrlError::Malformed)?;
         Ok(Database { writers, readers, dialect, url: url.into(), committed: Arc::new(Notify::new()) })
     }
 
@@ -95,6 +112,37 @@ impl Database {
     /// When it cannot be reached.
     pub async fn ping(&self) -> Result<(), sqlx::Error> {
         self.writers.acquire().await?.ping().await
+    }
+
+    /// Waits until a connection can be made. Says so in the log every few seconds while a server is away.
+    ///
+    /// # Errors
+    /// When a SQLite file cannot be opened: nobody is going to start it.
+    pub async fn wait_until_reachable(&self) -> Result<(), OpenError> {
+        const PATIENCE: Duration = Duration::from_secs(3);
+        let mut waited = false;
+        loop {
+            let began = Instant::now();
+            // A connection of its own, because the pool hides the reason behind "timed out".
+            let error = match timeout(PATIENCE, AnyConnection::connect(self.connection_url())).await {
+                Ok(Ok(connection)) => {
+                    if waited {
+                        tracing::info!(database = self.place(), "the database answers");
+                    }
+                    // It has served its purpose; should the good-bye fail, the server notices by itself.
+                    connection.close().await.ok();
+                    return Ok(());
+                }
+                Ok(Err(source)) if self.dialect == Dialect::Sqlite => {
+                    return Err(OpenError { file: self.place(), source });
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer within {PATIENCE:?}"),
+            };
+            waited = true;
+            tracing::warn!(database = self.place(), error, "waiting for the database");
+            sleep(PATIENCE.saturating_sub(began.elapsed())).await;
+        }
     }
 
     /// Begins a transaction. On SQLite it takes the write lock at once (`BEGIN IMMEDIATE`): a transaction that reads
@@ -134,8 +182,21 @@ impl Database {
         &self.committed
     }
 
-    pub(crate) fn url(&self) -> &str {
+    /// For a connection outside the pool. May hold a password.
+    pub(crate) fn connection_url(&self) -> &str {
         &self.url
+    }
+
+    /// Which database this is, in a form that may be shown: without user, password and parameters.
+    pub fn place(&self) -> String {
+        let end = self.url.find('?').unwrap_or(self.url.len());
+        let url = &self.url[..end];
+        match (self.dialect, url.split_once("://")) {
+            (Dialect::Postgres, Some((scheme, rest))) => {
+                format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, place)| place))
+            }
+            _ => url.trim_start_matches("sqlite:").trim_start_matches("//").to_owned(),
+        }
     }
 }
 
@@ -179,30 +240,42 @@ impl Tx {
     }
 }
 
-fn options(connections: u32) -> AnyPoolOptions {
-    AnyPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(10))
+fn postgres_pools(url: &str) -> Result<(AnyPool, AnyPool), sqlx::Error> {
+    // Read here by the driver itself, so that a port that is no number is told at once and not at the first connection.
+    PgConnectOptions::from_str(url)?;
+    let pool = AnyPoolOptions::new().max_connections(10).acquire_timeout(Duration::from_secs(5)).connect_lazy(url)?;
+    Ok((pool.clone(), pool))
 }
 
-/// One connection that writes, and a few that read beside it, as WAL allows: a GET never waits for a handler, and a read
-/// while a transaction is open is no deadlock. A database in memory has one connection for both.
-fn sqlite_pools(url: &str) -> Result<(AnyPool, AnyPool), sqlx::Error> {
-    const SETUP: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;";
-    const SETUP_READER: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA query_only = ON;";
-    let in_memory = url.contains(":memory:") || url.contains("mode=memory");
-    let mut url = url.to_owned();
-    if !in_memory && !url.contains("mode=") {
-        url.push_str(if url.contains('?') { "&mode=rwc" } else { "?mode=rwc" });
+fn create_if_missing(url: &str) -> String {
+    if in_memory(url) || url.contains("mode=") {
+        return url.to_owned();
     }
-    let pool = |options: AnyPoolOptions, setup: &'static str| {
-        // A local file needs no test before each use.
-        let options = options.test_before_acquire(false);
-        options
+    format!("{url}{}mode=rwc", if url.contains('?') { '&' } else { '?' })
+}
+
+fn in_memory(url: &str) -> bool {
+    url.contains(":memory:") || url.contains("mode=memory")
+}
+
+/// One connection that writes, and a few that read beside it, as WAL allows: a GET never waits for a handler, and a
+/// read while a transaction is open is no deadlock. A database in memory has one connection for both.
+fn sqlite_pools(url: &str) -> Result<(AnyPool, AnyPool), sqlx::Error> {
+    const SETUP: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
+        PRAGMA foreign_keys = ON;";
+    const SETUP_READER: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA query_only = ON;";
+    let pool = |connections, setup: &'static str| {
+        AnyPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(Duration::from_secs(10))
+            // A local file needs no test before each use.
+            .test_before_acquire(false)
             .after_connect(move |conn, _| Box::pin(async move { conn.execute(setup).await.map(drop) }))
-            .connect_lazy(&url)
     };
-    if in_memory {
-        let only = pool(options(1).idle_timeout(None).max_lifetime(None), SETUP)?;
+    SqliteConnectOptions::from_str(url)?;
+    if in_memory(url) {
+        let only = pool(1, SETUP).idle_timeout(None).max_lifetime(None).connect_lazy(url)?;
         return Ok((only.clone(), only));
     }
-    Ok((pool(options(1), SETUP)?, pool(options(4), SETUP_READER)?))
+    Ok((pool(1, SETUP).connect_lazy(url)?, pool(4, SETUP_READER).connect_lazy(url)?))
 }

@@ -22,7 +22,7 @@ use crate::{
 /// Writes records and waits until they are acknowledged by all in-sync replicas. Clones share one client.
 #[derive(Clone)]
 pub struct Producer {
-    client: FutureProducer<Context>,
+    client: FutureProducer<QuietContext>,
 }
 
 /// A record on its way to a topic.
@@ -99,7 +99,7 @@ impl Producer {
                 config.set(name, value);
             }
         }
-        let client = config.create_with_context(Context).map_err(ProduceError::Client)?;
+        let client = config.create_with_context(QuietContext).map_err(ProduceError::Client)?;
         Ok(Producer { client })
     }
 
@@ -167,10 +167,10 @@ fn classify(topic: String, source: KafkaError) -> ProduceError {
     }
 }
 
-/// Sends librdkafka's words to our log.
-struct Context;
+/// Sends librdkafka's words to our log, quietly: who waits for an answer is told as well, and says what it means.
+pub(crate) struct QuietContext;
 
-impl ClientContext for Context {
+impl ClientContext for QuietContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
             // Settings for consumers, given to all clients with -X.
@@ -183,7 +183,6 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // Whoever waits for the record is told as well, and says what it means.
-        tracing::debug!(%error, reason, "the producer reports");
+        tracing::debug!(%error, reason, "the Kafka client reports");
     }
 }

@@ -1,15 +1,17 @@
 //! Creates the topics a service needs.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
 use shared_events::{Group, Topic, topics::dead_letter_topic};
 
-use crate::config::{ConfigError, KafkaConfig};
+use crate::{
+    config::{ConfigError, KafkaConfig},
+    producer::QuietContext,
+};
 
 /// A topic as it is created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,35 +75,18 @@ pub enum TopicError {
 /// # Errors
 /// [`TopicError::Unreachable`] is worth another attempt, the others are not.
 pub async fn ensure(kafka: &KafkaConfig, wanted: &[TopicSpec]) -> Result<Vec<String>, TopicError> {
-    let admin: AdminClient<DefaultClientContext> = kafka.client()?.create().map_err(TopicError::Client)?;
+    let mut config = kafka.client()?;
+    // Looking must not create: the broker would choose the number of partitions.
+    config.set("allow.auto.create.topics", "false");
+    let admin: Admin = Arc::new(config.create_with_context(QuietContext).map_err(TopicError::Client)?);
     let unreachable = |source| TopicError::Unreachable { brokers: kafka.brokers.clone(), source };
-    let (admin, known) = tokio::task::spawn_blocking(move || {
-        let known = admin
-            .inner()
-            .fetch_metadata(None, TIMEOUT)
-            .map(|metadata| metadata.topics().iter().map(|topic| topic.name().to_owned()).collect::<HashSet<String>>());
-        (admin, known)
-    })
-    .await
-    .map_err(|_| unreachable(KafkaError::Canceled))?;
-    let known = known.map_err(unreachable)?;
 
+    let known = names(&admin).await.map_err(unreachable)?;
     let missing: Vec<&TopicSpec> = wanted.iter().filter(|topic| !known.contains(&topic.name)).collect();
-    let retention: Vec<String> = missing.iter().map(|topic| topic.retention.as_millis().to_string()).collect();
-    let new: Vec<NewTopic<'_>> = missing
-        .iter()
-        .zip(&retention)
-        .map(|(topic, retention)| {
-            // Replication −1: what the broker is configured with.
-            NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(-1)).set("retention.ms", retention)
-        })
-        .collect();
-    if new.is_empty() {
-        return Ok(Vec::new());
-    }
-    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
-    let results = admin.create_topics(&new, &options).await.map_err(|source| match source.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::UnsupportedFeature) => TopicError::Refused { topic: missing[0].name.clone(), source },
+    let Some(first) = missing.first() else { return Ok(Vec::new()) };
+    let results = create(&admin, &missing).await.map_err(|source| match source.rdkafka_error_code() {
+        // The embedded broker: its topics are made through its own interface.
+        Some(RDKafkaErrorCode::UnsupportedFeature) => TopicError::Refused { topic: first.name.clone(), source },
         _ => unreachable(source),
     })?;
     let mut created = Vec::new();
@@ -110,12 +95,41 @@ pub async fn ensure(kafka: &KafkaConfig, wanted: &[TopicSpec]) -> Result<Vec<Str
             Ok(topic) => created.push(topic),
             // Another instance was quicker.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((topic, code)) => {
-                return Err(TopicError::Refused { topic, source: KafkaError::AdminOp(code) });
+            Err((_, code @ (RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::NotController))) => {
+                return Err(unreachable(KafkaError::AdminOp(code)));
             }
+            Err((topic, code)) => return Err(TopicError::Refused { topic, source: KafkaError::AdminOp(code) }),
         }
     }
     Ok(created)
+}
+
+type Admin = Arc<AdminClient<QuietContext>>;
+
+async fn names(admin: &Admin) -> Result<HashSet<String>, KafkaError> {
+    let admin = Arc::clone(admin);
+    let read = move || {
+        let metadata = admin.inner().fetch_metadata(None, TIMEOUT)?;
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    };
+    tokio::task::spawn_blocking(read).await.unwrap_or(Err(KafkaError::Canceled))
+}
+
+async fn create(
+    admin: &Admin,
+    topics: &[&TopicSpec],
+) -> Result<Vec<Result<String, (String, RDKafkaErrorCode)>>, KafkaError> {
+    let retention: Vec<String> = topics.iter().map(|topic| topic.retention.as_millis().to_string()).collect();
+    let new: Vec<NewTopic<'_>> = topics
+        .iter()
+        .zip(&retention)
+        .map(|(topic, retention)| {
+            // Replication −1: as many copies as the broker is configured to make.
+            NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(-1)).set("retention.ms", retention)
+        })
+        .collect();
+    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+    admin.create_topics(&new, &options).await
 }
 
 const TIMEOUT: Duration = Duration::from_secs(5);
