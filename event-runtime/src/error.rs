@@ -60,11 +60,15 @@ impl StdError for HandlerError {
 impl From<sqlx::Error> for HandlerError {
     /// A database that cannot be reached is an outage; everything else may pass at the next attempt.
     fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
-                Self::unavailable(error)
-            }
-            _ => Self::retry(error),
+        match is_unavailable(&error) {
+            true => Self::unavailable(error),
+            false => Self::retry(error),
         }
     }
+}
+
+/// Whether the database cannot be reached, which no other statement could change.
+pub(crate) fn is_unavailable(error: &sqlx::Error) -> bool {
+    use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Tls};
+    matches!(error, Io(_) | Tls(_) | PoolTimedOut | PoolClosed)
 }
