@@ -10,6 +10,11 @@ mod stock_rejected;
 mod stock_released;
 mod stock_reserved;
 
+pub use self::{
+    mail_sent::NoteMail, order_deadline_reached::CancelOverdue, payment_failed::CancelUnpaid,
+    payment_refunded::NoteRefund, payment_succeeded::NotePayment, stock_committed::NoteSale,
+    stock_rejected::CancelOutOfStock, stock_released::NoteRelease, stock_reserved::NoteReservation,
+};
 use event_runtime::{ConsumerBuilder, Database, Delivery, Outbox, Tx};
 use shared_events::{Event, OrderCancelled, OrderCompleted, OrderId, StockItem, topics};
 use tracing::info;
@@ -23,15 +28,15 @@ use crate::{
 /// The saga's consumer: one handler an event.
 pub fn consumer(database: &Database) -> ConsumerBuilder {
     ConsumerBuilder::new(topics::ORDER_SERVICE.name)
-        .transactional(database, payment_succeeded::NotePayment)
-        .transactional(database, payment_failed::CancelUnpaid)
-        .transactional(database, payment_refunded::NoteRefund)
-        .transactional(database, stock_reserved::NoteReservation)
-        .transactional(database, stock_rejected::CancelOutOfStock)
-        .transactional(database, stock_released::NoteRelease)
-        .transactional(database, stock_committed::NoteSale)
-        .transactional(database, order_deadline_reached::CancelOverdue)
-        .transactional(database, mail_sent::NoteMail)
+        .transactional(database, NotePayment)
+        .transactional(database, CancelUnpaid)
+        .transactional(database, NoteRefund)
+        .transactional(database, NoteReservation)
+        .transactional(database, CancelOutOfStock)
+        .transactional(database, NoteRelease)
+        .transactional(database, NoteSale)
+        .transactional(database, CancelOverdue)
+        .transactional(database, NoteMail)
 }
 
 /// Moves the order on: locks its row, takes note of what happened, publishes the ending if this is what ends it.

@@ -7,10 +7,11 @@
 
 pub mod catalogue;
 mod config;
-mod domain;
+pub mod domain;
 mod error;
-mod handlers;
-mod store;
+pub mod handlers;
+pub mod http;
+pub mod store;
 
 use std::sync::Arc;
 
@@ -27,9 +28,14 @@ pub const DEFAULT_PORT: u16 = 8080;
 /// When the address is in use or a configuration value cannot be used.
 pub async fn bind(config: Config) -> anyhow::Result<Service> {
     let builder = Service::bind(topics::ORDER_SERVICE.name, DEFAULT_PORT, config.service).await?;
+    let routes = http::routes(http::Api {
+        database: builder.database().clone(),
+        clock: builder.clock().clone(),
+        order_deadline: config.order_deadline,
+    });
     let consumers = vec![handlers::consumer(builder.database())];
     Ok(builder.build(App {
-        routes: axum::Router::new(),
+        routes,
         consumers,
         migrations: store::MIGRATIONS,
         on_published: Some(Arc::new(store::WriteBack)),

@@ -190,15 +190,15 @@ pub fn state_text(state: State) -> &'static str {
 }
 
 fn state_from(row: &AnyRow) -> Result<State, sqlx::Error> {
-    match row.try_get::<String, _>("state")?.as_str() {
-        "pending" => Ok(State::Pending),
-        "completed" => Ok(State::Completed),
-        "cancelled" => Ok(State::Cancelled),
-        other => Err(corrupt("state", format!("{other:?} is no state of an order"))),
-    }
+    let text: String = row.try_get("state")?;
+    state_from_text(&text).ok_or_else(|| corrupt("state", format!("{text:?} is no state of an order")))
 }
 
-fn payment_text(payment: Payment) -> &'static str {
+pub fn state_from_text(text: &str) -> Option<State> {
+    [State::Pending, State::Completed, State::Cancelled].into_iter().find(|state| state_text(*state) == text)
+}
+
+pub fn payment_text(payment: Payment) -> &'static str {
     match payment {
         Payment::Open => "open",
         Payment::Failed => "failed",
@@ -224,7 +224,7 @@ fn payment_from(row: &AnyRow) -> Result<Payment, sqlx::Error> {
     }
 }
 
-fn stock_text(stock: Stock) -> &'static str {
+pub fn stock_text(stock: Stock) -> &'static str {
     match stock {
         Stock::Open => "open",
         Stock::Rejected => "rejected",

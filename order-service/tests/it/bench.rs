@@ -1,0 +1,124 @@
+//! The routes and the handlers over a database, without HTTP and Kafka in between.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Method, Request, StatusCode, header},
+};
+use event_runtime::{Clock, Database, Delivery, HandlerError, Origin, Outbox, TransactionalHandler, outbox::OutboxRow};
+use jiff::Timestamp;
+use order_service::{http, store};
+use serde_json::{Value, json};
+use shared_events::{Envelope, Event, OrderId};
+use test_support::TempDatabase;
+use tower::ServiceExt;
+
+pub const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+pub struct Bench {
+    pub database: Database,
+    pub routes: Router,
+    _file: TempDatabase,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Bench {
+    pub async fn new() -> Bench {
+        let file = TempDatabase::new();
+        let database = Database::connect_lazy(&file.url()).unwrap();
+        database.migrate(store::MIGRATIONS).await.unwrap();
+        let api =
+            http::Api { database: database.clone(), clock: Clock::system(), order_deadline: Duration::from_secs(30) };
+        Bench { database, routes: http::routes(api), _file: file }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub async fn post(&self, body: &Value, idempotency_key: Option<&str>) -> Answer {
+        self.send(post(body.to_string(), idempotency_key)).await
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.routes.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        let body = serde_json::from_slice(&body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&body)));
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// Places an order, answers its id.
+    pub async fn placed(&self) -> OrderId {
+        let answer = self.post(&order("ada@example.org"), None).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.body);
+        answer.body["orderId"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub async fn order(&self, id: OrderId) -> Value {
+        let answer = self.get(&format!("/orders/{id}")).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        answer.body
+    }
+
+    /// Handles `event` as a consumer does, and answers what was published.
+    pub async fn handle<H: TransactionalHandler>(
+        &self,
+        handler: &H,
+        delivery: &Delivery<H::Event>,
+    ) -> Result<Vec<OutboxRow>, HandlerError> {
+        let mut tx = self.database.begin().await?;
+        let mut outbox = Outbox::caused_by("order-service", delivery);
+        match handler.handle(&mut tx, &mut outbox, delivery).await {
+            Ok(()) => {
+                let rows = outbox.rows().to_vec();
+                self.database.commit(tx, outbox).await?;
+                Ok(rows)
+            }
+            Err(error) => {
+                tx.rollback().await?;
+                Err(error)
+            }
+        }
+    }
+
+    pub async fn count(&self, table: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(self.database.pool()).await.unwrap()
+    }
+}
+
+pub fn post(body: String, idempotency_key: Option<&str>) -> Request<Body> {
+    let mut request = Request::builder().method(Method::POST).uri("/orders");
+    request = request.header(header::CONTENT_TYPE, "application/json");
+    if let Some(key) = idempotency_key {
+        request = request.header("Idempotency-Key", key);
+    }
+    request.body(Body::from(body)).unwrap()
+}
+
+/// Two bags of coffee and a mug: 50.30 EUR.
+pub fn order(customer: &str) -> Value {
+    json!({
+        "customer": customer,
+        "items": [{ "sku": "COFFEE-1KG", "quantity": 2 }, { "sku": "MUG-BLUE", "quantity": 1 }],
+        "paymentToken": "tok_visa",
+    })
+}
+
+/// `event` as `service` said it at its second attempt, read at offset 7 of partition 3.
+pub fn delivered<E: Event>(event: E, service: &str) -> Delivery<E> {
+    let now = Timestamp::now();
+    let mut envelope = Envelope::new(&event, service, now);
+    envelope.attempt = Some(2);
+    envelope.traceparent = Some(format!("00-{TRACE_ID}-00f067aa0ba902b7-01"));
+    let origin = Origin { topic: E::TOPIC.name.to_owned(), partition: 3, offset: 7 };
+    Delivery { event, envelope, origin, attempt: 1, last_attempt: false, now }
+}

@@ -1,0 +1,8 @@
+//! order-service over a real database: its HTTP API, its handlers one by one, and the whole service on an embedded
+//! broker.
+
+mod bench;
+mod idempotency;
+mod paging;
+mod placing;
+mod saga;
