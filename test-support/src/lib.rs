@@ -5,12 +5,13 @@
 #![warn(missing_docs)]
 
 mod eventually;
+pub mod handling;
 pub mod mock_kafka;
 pub mod records;
 pub mod smtp;
-mod sqlite;
+mod temp_database;
 
 pub use eventually::eventually;
 pub use mock_kafka::MockKafka;
 pub use smtp::SmtpSink;
-pub use sqlite::TempDatabase;
+pub use temp_database::TempDatabase;
