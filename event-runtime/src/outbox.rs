@@ -13,7 +13,10 @@ mod store;
 use jiff::Timestamp;
 use shared_events::{CorrelationId, Envelope, Event, EventId, Topic};
 
-use crate::{Delivery, HandlerError, Tx};
+use crate::{
+    Delivery, HandlerError, Tx,
+    telemetry::trace::{current_traceparent, current_tracestate},
+};
 
 pub use relay::Relay;
 
@@ -114,6 +117,8 @@ impl Outbox {
         envelope.correlation_id = self.correlation_id;
         envelope.causation_id = self.causation_id;
         envelope.attempt = self.attempt;
+        envelope.traceparent = current_traceparent();
+        envelope.tracestate = current_tracestate();
         let id = envelope.id;
         self.rows.push(OutboxRow { topic: E::TOPIC, key: event.key(), envelope, value, not_before });
         Ok(id)

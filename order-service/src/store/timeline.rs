@@ -4,6 +4,7 @@
 use event_runtime::{
     Delivery, Tx,
     outbox::{OnPublished, OutboxRow, Published},
+    telemetry::trace::trace_id,
 };
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -44,7 +45,7 @@ impl Entry {
             topic: row.topic.name.to_owned(),
             place: None,
             attempt: envelope.attempt,
-            trace_id: envelope.traceparent.as_deref().and_then(trace_id).map(str::to_owned),
+            trace_id: envelope.traceparent.as_deref().and_then(trace_id),
             detail: Some(detail),
         }
     }
@@ -61,7 +62,7 @@ impl Entry {
             topic: origin.topic.clone(),
             place: Some((origin.partition, origin.offset)),
             attempt: envelope.attempt,
-            trace_id: envelope.traceparent.as_deref().and_then(trace_id).map(str::to_owned),
+            trace_id: envelope.traceparent.as_deref().and_then(trace_id),
             detail,
         }
     }
@@ -194,21 +195,9 @@ fn placeholders(after: usize, count: usize) -> String {
     names.join(", ")
 }
 
-/// The trace id of a `traceparent`. Source: W3C Trace Context, section 3.2.2.
-fn trace_id(traceparent: &str) -> Option<&str> {
-    traceparent.split('-').nth(1).filter(|id| id.len() == 32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_trace_id_is_the_second_part_of_the_traceparent() {
-        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(trace_id(traceparent), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
-        assert_eq!(trace_id("garbage"), None);
-    }
 
     #[test]
     fn placeholders_count_on() {
