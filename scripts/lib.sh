@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # What kafka.sh and postgres.sh share; source it. Everything a person reads goes to stderr: stdout is for `eval`.
 
 say() { printf '%s\n' "$*" >&2; }
