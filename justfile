@@ -1,0 +1,58 @@
+# The commands of this project; CI runs the same ones through .ci/run.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# what there is
+default:
+    @just --list
+
+# the whole system in one process: embedded broker, SQLite, all services; until ctrl-c
+run *arguments:
+    cargo run -- {{arguments}}
+
+# place an order with whatever runs: just place --sku COFFEE-1KG --quantity 1 --customer ada@example.com
+place *arguments:
+    cargo run --quiet -p order-service -- place {{arguments}}
+
+# what the compiler and the house style say
+check:
+    cargo fmt --all --check
+    scripts/check-style.sh
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
+
+# all tests; needs no server
+test *arguments:
+    cargo test --workspace {{arguments}}
+
+# the conformance and end-to-end tests on a real Apache Kafka and a real PostgreSQL
+test-real:
+    .ci/run servers real
+
+# a real Kafka without Docker: eval "$(just kafka start)"
+kafka *arguments:
+    @scripts/kafka.sh {{arguments}}
+
+# a real PostgreSQL without Docker: eval "$(just postgres start)"
+postgres *arguments:
+    @scripts/postgres.sh {{arguments}}
+
+# the whole system in containers
+up:
+    docker compose up --build --wait
+
+# the same, with Prometheus on http://127.0.0.1:9090
+up-observed:
+    docker compose --profile observability up --build --wait
+
+# containers go, data stays (just down -v: data too)
+down *arguments:
+    docker compose --profile observability down {{arguments}}
+
+# the compose stack, tried with orders, mails and a restarted broker, and taken down
+check-compose:
+    scripts/check-compose.sh
+
+# everything CI does
+ci *stages:
+    .ci/run {{stages}}
