@@ -21,7 +21,7 @@ use crate::{
 pub use relay::Relay;
 
 /// Collects what a transaction publishes. The rows are written in one statement just before the commit.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Outbox {
     source: &'static str,
     now: Timestamp,
@@ -99,6 +99,11 @@ impl Outbox {
     /// When the event cannot be written as JSON.
     pub fn publish_at<E: Event>(&mut self, event: &E, not_before: Timestamp) -> Result<EventId, EncodeError> {
         self.push(event, Some(not_before))
+    }
+
+    /// Publishes what `other` publishes too: for several pieces of work that share a transaction.
+    pub fn include(&mut self, other: &Outbox) {
+        self.rows.extend_from_slice(&other.rows);
     }
 
     /// Whether nothing was published.

@@ -63,7 +63,8 @@ async fn advance<E: Event>(
         Some(ending) => entries.push(publish(outbox, &order, ending)?),
         None => tell_late_success(&order, &happening),
     }
-    store::record(tx, order_id, &entries).await?;
+    let entries: Vec<_> = entries.iter().map(|entry| (order_id, entry)).collect();
+    store::record(tx, &entries).await?;
     Ok(())
 }
 

@@ -13,16 +13,22 @@ use axum::{
 };
 use event_runtime::{Clock, Database};
 
+use crate::intake::Intake;
+
 /// What the routes work with.
-pub struct Api {
-    pub database: Database,
-    pub clock: Clock,
-    /// How long an order may stay pending.
-    pub order_deadline: Duration,
+struct Api {
+    database: Database,
+    intake: Intake,
+    clock: Clock,
+    order_deadline: Duration,
 }
 
-/// The routes of order-service.
-pub fn routes(api: Api) -> Router {
+/// The routes of order-service. Orders may stay pending for `order_deadline`.
+///
+/// # Panics
+/// Outside of a tokio runtime: new orders are stored by a task.
+pub fn routes(database: Database, clock: Clock, order_deadline: Duration) -> Router {
+    let api = Api { intake: Intake::start(database.clone()), database, clock, order_deadline };
     Router::new()
         .route("/orders", post(place::place).get(show::list))
         .route("/orders/{id}", get(show::order))

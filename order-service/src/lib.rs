@@ -11,6 +11,7 @@ pub mod domain;
 mod error;
 pub mod handlers;
 pub mod http;
+mod intake;
 pub mod store;
 
 use std::sync::Arc;
@@ -28,11 +29,7 @@ pub const DEFAULT_PORT: u16 = 8080;
 /// When the address is in use or a configuration value cannot be used.
 pub async fn bind(config: Config) -> anyhow::Result<Service> {
     let builder = Service::bind(topics::ORDER_SERVICE.name, DEFAULT_PORT, config.service).await?;
-    let routes = http::routes(http::Api {
-        database: builder.database().clone(),
-        clock: builder.clock().clone(),
-        order_deadline: config.order_deadline,
-    });
+    let routes = http::routes(builder.database().clone(), builder.clock().clone(), config.order_deadline);
     let consumers = vec![handlers::consumer(builder.database())];
     Ok(builder.build(App {
         routes,

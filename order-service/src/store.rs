@@ -5,10 +5,12 @@
 
 mod timeline;
 
+use std::collections::HashSet;
+
 use event_runtime::{Migration, Tx};
 use jiff::Timestamp;
 use shared_events::{Money, OrderId};
-use sqlx::{AnyPool, Row, any::AnyRow};
+use sqlx::{AnyPool, AssertSqlSafe, Row, any::AnyRow};
 pub use timeline::{Entry, WriteBack, note_if_known, of_order, record};
 
 use crate::domain::{Order, Payment, Saga, State, Stock};
@@ -32,37 +34,40 @@ pub struct Request {
     pub fingerprint: String,
 }
 
-/// Stores a new order. `false` if the idempotency key has placed one already: then nothing is stored. A concurrent
-/// transaction with the same key is waited for.
+/// Stores new orders, and answers the ids of those it stored: an order whose idempotency key has placed one already is
+/// left out. A concurrent transaction with the same key is waited for; so bring orders sorted by their keys, or two
+/// transactions may wait for each other.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn insert(tx: &mut Tx, stored: &StoredOrder, request: &Request) -> Result<bool, sqlx::Error> {
-    let StoredOrder { order, created_at, expires_at } = stored;
-    let items = serde_json::to_string(&order.items).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    let done = sqlx::query(
+pub async fn insert(tx: &mut Tx, orders: &[(&StoredOrder, &Request)]) -> Result<HashSet<OrderId>, sqlx::Error> {
+    let rows: Vec<String> = (0..orders.len()).map(|row| format!("({}, 1)", placeholders(row * 14, 14))).collect();
+    let sql = format!(
         "INSERT INTO orders (id, state, reason, payment, payment_id, stock, customer, items, total_minor, currency, \
-         created_at, expires_at, idempotency_key, fingerprint, version) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1) \
-         ON CONFLICT (idempotency_key) DO NOTHING",
-    )
-    .bind(order.id.to_string())
-    .bind(state_text(order.saga.state))
-    .bind(order.saga.reason.clone())
-    .bind(payment_text(order.saga.payment))
-    .bind(payment_id_text(order.saga.payment))
-    .bind(stock_text(order.saga.stock))
-    .bind(order.customer.clone())
-    .bind(items)
-    .bind(order.total.minor)
-    .bind(order.total.currency.code().to_owned())
-    .bind(created_at.as_microsecond())
-    .bind(expires_at.as_microsecond())
-    .bind(request.idempotency_key.clone())
-    .bind(request.fingerprint.clone())
-    .execute(tx.conn())
-    .await?;
-    Ok(done.rows_affected() == 1)
+         created_at, expires_at, idempotency_key, fingerprint, version) VALUES {} \
+         ON CONFLICT (idempotency_key) DO NOTHING RETURNING id",
+        rows.join(", ")
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(worth_preparing(orders.len()));
+    for (StoredOrder { order, created_at, expires_at }, request) in orders {
+        let items = serde_json::to_string(&order.items).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        query = query
+            .bind(order.id.to_string())
+            .bind(state_text(order.saga.state))
+            .bind(order.saga.reason.clone())
+            .bind(payment_text(order.saga.payment))
+            .bind(payment_id_text(order.saga.payment))
+            .bind(stock_text(order.saga.stock))
+            .bind(order.customer.clone())
+            .bind(items)
+            .bind(order.total.minor)
+            .bind(order.total.currency.code().to_owned())
+            .bind(created_at.as_microsecond())
+            .bind(expires_at.as_microsecond())
+            .bind(request.idempotency_key.clone())
+            .bind(request.fingerprint.clone());
+    }
+    query.fetch_all(tx.conn()).await?.iter().map(|row| parsed(row, "id")).collect()
 }
 
 /// The order that `idempotency_key` placed, and the fingerprint of the request.
@@ -258,4 +263,26 @@ fn time(row: &AnyRow, column: &'static str) -> Result<Timestamp, sqlx::Error> {
 
 fn corrupt(column: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: column.to_owned(), source: source.into() }
+}
+
+/// `$5, $6, $7` for `count` 3 after 4 others.
+fn placeholders(after: usize, count: usize) -> String {
+    let names: Vec<String> = (after + 1..=after + count).map(|number| format!("${number}")).collect();
+    names.join(", ")
+}
+
+/// A statement's text depends on its number of rows. Only those for a few rows come again often enough to be kept.
+fn worth_preparing(rows: usize) -> bool {
+    rows <= 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::placeholders;
+
+    #[test]
+    fn placeholders_count_on() {
+        assert_eq!(placeholders(0, 3), "$1, $2, $3");
+        assert_eq!(placeholders(12, 2), "$13, $14");
+    }
 }

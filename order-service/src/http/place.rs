@@ -1,4 +1,4 @@
-//! `POST /orders`: the order's row, its `order.created` and its deadline in one transaction, and the answer at once.
+//! `POST /orders`: stores the order with its `order.created` and its deadline, and answers at once.
 
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     domain::{Order, Saga, State as OrderState},
+    intake::{NewOrder, Placed},
     store::{self, Entry, Request, StoredOrder, state_text},
 };
 
@@ -46,9 +47,11 @@ pub async fn place(
     // In the database times have microseconds; the first answer must equal the one to a repetition.
     let now = whole_microseconds(api.clock.now());
     let expires_at = now.checked_add(api.order_deadline).map_err(Problem::internal)?;
-    let stored = StoredOrder { order: new_order(&wanted), created_at: now, expires_at };
+    let stored = StoredOrder { order: pending(&wanted), created_at: now, expires_at };
 
-    if accept(&api, &stored, &request, wanted.payment_token, correlation_id).await? {
+    let new = new_order(&stored, &request, wanted.payment_token, correlation_id)?;
+    if api.intake.place(new).await? == Placed::Stored {
+        info!(order = %stored.order.id, total = %stored.order.total, "order accepted");
         return Ok(accepted(&stored, false));
     }
     replayed(&api, &request).await
@@ -57,14 +60,13 @@ pub async fn place(
 const EXAMPLE: &str =
     r#"{"customer":"ada@example.org","items":[{"sku":"COFFEE-1KG","quantity":1}],"paymentToken":"tok_visa"}"#;
 
-/// Stores and publishes the order. `false` if its idempotency key is taken: then nothing happened.
-async fn accept(
-    api: &Api,
+/// The order with all that is stored and published with it.
+fn new_order(
     stored: &StoredOrder,
     request: &Request,
     payment_token: String,
     correlation_id: CorrelationId,
-) -> Result<bool, Problem> {
+) -> Result<NewOrder, Problem> {
     let StoredOrder { order, created_at, expires_at } = stored;
     let mut outbox = Outbox::root(topics::ORDER_SERVICE.name, correlation_id, *created_at);
     outbox.publish(&OrderCreated {
@@ -80,16 +82,7 @@ async fn accept(
     let created = outbox.rows().last().expect("a row was published just now");
     let entry = Entry::of_outbox(created, order.total.to_string());
     outbox.publish_at(&OrderDeadlineReached { order_id: order.id }, *expires_at)?;
-
-    let mut tx = api.database.begin().await?;
-    if !store::insert(&mut tx, stored, request).await? {
-        tx.rollback().await?;
-        return Ok(false);
-    }
-    store::record(&mut tx, order.id, &[entry]).await?;
-    api.database.commit(tx, outbox).await?;
-    info!(order = %order.id, total = %order.total, "order accepted");
-    Ok(true)
+    Ok(NewOrder { stored: stored.clone(), request: request.clone(), entry, outbox })
 }
 
 /// The first answer again, if the request asks for the same as the first one did.
@@ -127,7 +120,7 @@ fn accepted(stored: &StoredOrder, replayed: bool) -> Response {
     response
 }
 
-fn new_order(wanted: &Wanted) -> Order {
+fn pending(wanted: &Wanted) -> Order {
     Order {
         id: OrderId::new(),
         customer: wanted.customer.clone(),

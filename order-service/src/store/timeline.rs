@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use shared_events::{EventId, OrderId};
 use sqlx::{AnyPool, AssertSqlSafe, Row, any::AnyRow};
 
-use super::{corrupt, parsed, time};
+use super::{corrupt, parsed, placeholders, time, worth_preparing};
 
 /// One line of an order's timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,18 +73,18 @@ const COLUMNS: &str = "event_id, dead_letter_of, happened_at, service, event, to
 /// An event that is handled again, after a replay, keeps its one line.
 const ONCE: &str = "ON CONFLICT (event_id, dead_letter_of) DO UPDATE SET happened_at = excluded.happened_at";
 
-/// Adds `entries` to the timeline of an order that is known to exist.
+/// Adds each entry to the timeline of its order, which must exist.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn record(tx: &mut Tx, order_id: OrderId, entries: &[Entry]) -> Result<(), sqlx::Error> {
+pub async fn record(tx: &mut Tx, entries: &[(OrderId, &Entry)]) -> Result<(), sqlx::Error> {
     if entries.is_empty() {
         return Ok(());
     }
     let rows: Vec<String> = (0..entries.len()).map(|row| format!("({})", placeholders(row * 12, 12))).collect();
     let sql = format!("INSERT INTO order_timeline ({COLUMNS}, order_id) VALUES {} {ONCE}", rows.join(", "));
-    let mut query = sqlx::query(AssertSqlSafe(sql));
-    for entry in entries {
+    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(worth_preparing(entries.len()));
+    for (order_id, entry) in entries {
         query = bind(query, entry).bind(order_id.to_string());
     }
     query.execute(tx.conn()).await?;
@@ -144,7 +144,7 @@ async fn write_back(tx: &mut Tx, rows: &[Published]) -> Result<(), sqlx::Error> 
          FROM (VALUES {}) AS place WHERE event_id = place.column1 AND dead_letter_of = ''",
         values.join(", ")
     );
-    let mut query = sqlx::query(AssertSqlSafe(sql));
+    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(worth_preparing(rows.len()));
     for row in rows {
         query = query.bind(row.event_id.to_string()).bind(i64::from(row.origin.partition)).bind(row.origin.offset);
     }
@@ -187,21 +187,4 @@ fn entry(row: &AnyRow) -> Result<Entry, sqlx::Error> {
         trace_id: row.try_get("trace_id")?,
         detail: row.try_get("detail")?,
     })
-}
-
-/// `$5, $6, $7` for `count` 3 after 4 others.
-fn placeholders(after: usize, count: usize) -> String {
-    let names: Vec<String> = (after + 1..=after + count).map(|number| format!("${number}")).collect();
-    names.join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn placeholders_count_on() {
-        assert_eq!(placeholders(0, 3), "$1, $2, $3");
-        assert_eq!(placeholders(12, 2), "$13, $14");
-    }
 }

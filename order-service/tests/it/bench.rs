@@ -32,11 +32,14 @@ pub struct Answer {
 impl Bench {
     pub async fn new() -> Bench {
         let file = TempDatabase::new();
-        let database = Database::connect_lazy(&file.url()).unwrap();
+        let url = match std::env::var("TEST_POSTGRES_URL") {
+            Ok(server) => own_schema(&server).await,
+            Err(_) => file.url(),
+        };
+        let database = Database::connect_lazy(&url).unwrap();
         database.migrate(store::MIGRATIONS).await.unwrap();
-        let api =
-            http::Api { database: database.clone(), clock: Clock::system(), order_deadline: Duration::from_secs(30) };
-        Bench { database, routes: http::routes(api), _file: file }
+        let routes = http::routes(database.clone(), Clock::system(), Duration::from_secs(30));
+        Bench { database, routes, _file: file }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -93,6 +96,16 @@ impl Bench {
         let sql = format!("SELECT count(*) FROM {table}");
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(self.database.pool()).await.unwrap()
     }
+}
+
+/// The same tests run on PostgreSQL where `TEST_POSTGRES_URL` names a server, each in a schema of its own.
+async fn own_schema(server: &str) -> String {
+    let schema = format!("it_{}", OrderId::new().0.simple());
+    let admin = Database::connect_lazy(server).unwrap();
+    let create = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}"));
+    sqlx::query(create).execute(admin.pool()).await.unwrap();
+    admin.close().await;
+    format!("{server}?options[search_path]={schema}")
 }
 
 pub fn post(body: String, idempotency_key: Option<&str>) -> Request<Body> {

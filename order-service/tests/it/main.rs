@@ -6,3 +6,4 @@ mod idempotency;
 mod paging;
 mod placing;
 mod saga;
+mod spike;
