@@ -1,56 +1,142 @@
 //! The consumer: a poll thread that owns the Kafka client, a dispatcher that owns the pure scheduler, and one task a
 //! running attempt.
+//!
+//! ```text
+//!  Kafka ── poll thread ── records, assigned, revoked ──▶ dispatcher ── attempts ──▶ handlers
+//!               ▲                                             │ scheduler
+//!               └────────── commit, pause, resume ────────────┘
+//! ```
+//!
+//! - An offset is committed once every record below it is handled or dead-lettered and acknowledged.
+//! - Records of one key run one after the other; others run side by side.
+//! - On a revoke the partitions' attempts are drained and their offsets committed before the revoke returns.
+//!
+//! What it leaves out: batches, and exactly-once across Kafka transactions; the inbox makes effects happen once.
 
-use crate::{Database, EffectHandler, PlainHandler, TransactionalHandler};
+mod attempt;
+mod builder;
+mod client;
+mod commands;
+pub mod dead_letter;
+mod dispatch;
+mod inspect;
+mod kinds;
+mod metrics;
+mod poll;
+mod rebalance;
+mod router;
 
-/// Collects the handlers of one consumer group. The topics follow from the handlers' events.
-pub struct ConsumerBuilder {
-    _group: &'static str,
-}
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-/// A running consumer.
-pub struct Consumer {}
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, timeout_at},
+};
+
+pub use self::{
+    builder::ConsumerBuilder,
+    client::StartError,
+    inspect::{InFlight, InFlightState},
+    metrics::ConsumerMetrics,
+};
+use self::{dispatch::Control, poll::Pulse, rebalance::Membership};
+use crate::{Clock, config::KafkaConfig, producer::Producer};
+
+/// A poll thread that has not polled for this long is stuck. A revoke may take its drain deadline and a commit.
+const STALLED: Duration = Duration::from_secs(30);
+/// How long committing and leaving the group may take beyond a shutdown's deadline for handlers.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a consumer runs with.
 pub struct ConsumerContext {
     /// How to reach Kafka.
-    pub kafka: crate::config::KafkaConfig,
+    pub kafka: KafkaConfig,
     /// Writes dead letters.
-    pub producer: crate::producer::Producer,
+    pub producer: Producer,
     /// Where the time comes from.
-    pub clock: crate::Clock,
+    pub clock: Clock,
+    /// Where it counts. One for all consumers of a process.
+    pub metrics: ConsumerMetrics,
 }
 
-impl ConsumerBuilder {
-    /// A consumer in `group`. The group name is also the service name its handlers publish under.
-    pub fn new(group: &'static str) -> ConsumerBuilder {
-        ConsumerBuilder { _group: group }
+/// A running consumer. Dropping it stops it without waiting for what is in flight.
+pub struct Consumer {
+    group: &'static str,
+    control: mpsc::Sender<Control>,
+    membership: Arc<Membership>,
+    pulse: Arc<Pulse>,
+    closed: watch::Receiver<bool>,
+}
+
+/// Why a consumer does not work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// It has not joined its group yet.
+    #[error("consumer group {0} has not been assigned partitions yet")]
+    NotAssigned(&'static str),
+    /// Its poll thread hangs.
+    #[error("consumer group {0} has not polled for {1:?}")]
+    Stalled(&'static str, Duration),
+    /// It has ended.
+    #[error("consumer group {0} has stopped")]
+    Stopped(&'static str),
+}
+
+/// A consumer that could not be stopped in time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("consumer group {0} did not leave in time: the broker will notice when its session ends")]
+pub struct ShutdownError(&'static str);
+
+impl Consumer {
+    /// Its consumer group.
+    pub fn group(&self) -> &'static str {
+        self.group
     }
 
-    /// Handles `H::Event` in a transaction of `database`.
+    /// Whether it has joined its group and polls.
     ///
-    /// # Panics
-    /// When the event type has a handler already.
-    pub fn transactional<H: TransactionalHandler>(self, database: &Database, handler: H) -> Self {
-        let _ = (database, handler);
-        self
+    /// # Errors
+    /// Says why it does not.
+    pub fn ready(&self) -> Result<(), NotReady> {
+        let idle = self.pulse.age();
+        if *self.closed.borrow() {
+            Err(NotReady::Stopped(self.group))
+        } else if !self.membership.assigned.load(Ordering::Relaxed) {
+            Err(NotReady::NotAssigned(self.group))
+        } else if idle > STALLED {
+            Err(NotReady::Stalled(self.group, idle))
+        } else {
+            Ok(())
+        }
     }
 
-    /// Handles `H::Event` with an effect outside `database`.
-    ///
-    /// # Panics
-    /// When the event type has a handler already.
-    pub fn effect<H: EffectHandler>(self, database: &Database, handler: H) -> Self {
-        let _ = (database, handler);
-        self
+    /// What it has in hand of `key`.
+    pub async fn inspect(&self, key: &str) -> Vec<InFlight> {
+        let (answer, answered) = oneshot::channel();
+        if self.control.send(Control::Inspect { key: key.into(), answer }).await.is_err() {
+            return Vec::new();
+        }
+        answered.await.unwrap_or_default()
     }
 
-    /// Handles `H::Event` without a database.
+    /// Resolves when it has stopped, whoever asked for that.
+    pub async fn stopped(&self) {
+        let mut closed = self.closed.clone();
+        // An error means that the poll thread is gone, which is as good.
+        closed.wait_for(|closed| *closed).await.ok();
+    }
+
+    /// Starts nothing more, waits up to `deadline` for what is in flight, commits and leaves the group.
     ///
-    /// # Panics
-    /// When the event type has a handler already.
-    pub fn plain<H: PlainHandler>(self, handler: H) -> Self {
-        let _ = handler;
-        self
+    /// # Errors
+    /// When the group could not be left in time.
+    pub async fn shutdown(&self, deadline: Duration) -> Result<(), ShutdownError> {
+        let deadline = Instant::now() + deadline;
+        // An error means that it stops already.
+        self.control.send(Control::Shutdown { deadline }).await.ok();
+        timeout_at(deadline + CLOSE_PATIENCE, self.stopped()).await.map_err(|_| ShutdownError(self.group))
     }
 }

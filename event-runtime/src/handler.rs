@@ -4,7 +4,7 @@ use std::future::Future;
 
 use shared_events::Event;
 
-use crate::{Delivery, HandlerError, Outbox, RetryPolicy, Tx};
+use crate::{Delivery, HandlerError, Outbox, Record, RetryPolicy, Tx};
 
 /// Handles an event inside one database transaction: inbox row, the handler's own rows and what it publishes commit
 /// together or not at all. No network I/O in here: the transaction holds its locks meanwhile.
@@ -112,4 +112,16 @@ pub trait PlainHandler: Send + Sync + 'static {
 
     /// Handles one event.
     fn handle(&self, delivery: &Delivery<Self::Event>) -> impl Future<Output = Result<(), HandlerError>> + Send;
+}
+
+/// Handles records of any topic as they are, such as dead letters: at least once, nothing decoded, nothing
+/// dead-lettered.
+pub trait RawHandler: Send + Sync + 'static {
+    /// How failures are tried again. Once retries are used up the record is skipped, which is logged and counted.
+    fn retry(&self) -> RetryPolicy {
+        RetryPolicy::unlimited()
+    }
+
+    /// Handles one record.
+    fn handle(&self, record: &Record) -> impl Future<Output = Result<(), HandlerError>> + Send;
 }

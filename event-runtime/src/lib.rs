@@ -28,11 +28,11 @@ pub mod telemetry;
 pub mod topics;
 
 pub use clock::Clock;
-pub use consumer::{Consumer, ConsumerBuilder};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerContext};
 pub use database::{Database, Migration, Tx};
 pub use delivery::{Delivery, Origin, Record};
 pub use error::HandlerError;
-pub use handler::{EffectHandler, PlainHandler, Prepared, TransactionalHandler};
+pub use handler::{EffectHandler, PlainHandler, Prepared, RawHandler, TransactionalHandler};
 pub use outbox::Outbox;
 pub use retry::RetryPolicy;
 pub use service::Service;

@@ -344,7 +344,7 @@ fn classify(error: KafkaError) -> ReadError {
     }
 }
 
-fn to_record(message: &BorrowedMessage<'_>) -> Record {
+pub(crate) fn to_record(message: &BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map(|headers| {
         headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
     });

@@ -1,1 +1,552 @@
-//! Written next.
+//! Decides, and does nothing else: which record may start, what is tried again when, what may be committed, when a
+//! partition is paused. No I/O, no clock, no randomness: time (since any fixed start) and random numbers come in.
+//!
+//! - Records of one key within a partition form a *lane*: only its head runs, and while the head waits for a retry the
+//!   rest of the lane waits with it. Records without a key have a lane each.
+//! - The *watermark* of a partition is the lowest offset that is not handled yet: all below it may be committed.
+//! - Every assignment of a partition is a new *generation*. Results of an older one change nothing, except that a lane
+//!   waits for an older generation's attempt at its key to end.
+//! - While a handler's dependency is away ([`HandlerError::Unavailable`]), its records are held and one at a time
+//!   probes; see [`outage`](self::Verdict::Unavailable).
+//!
+//! What it leaves out: batches, and order across topics.
+
+mod outage;
+mod partition;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use self::{
+    outage::{Dependency, HeldLane},
+    partition::{Assignment, LaneState, Pending, Stage},
+};
+use crate::{HandlerError, RetryPolicy};
+
+/// How a dead-letter write that fails is tried again: for ever, since giving up would lose the record.
+const BURY_RETRY: RetryPolicy = RetryPolicy::unlimited();
+
+/// A partition of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Partition {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition's number.
+    pub number: i32,
+}
+
+impl std::fmt::Display for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}[{}]", self.topic, self.number)
+    }
+}
+
+/// Numbers the assignments of a consumer, ascending.
+pub type Generation = u64;
+
+/// What keeps order: a key, or one record without a key (by its offset).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// All records of this key.
+    Key(Arc<[u8]>),
+    /// The one record at this offset.
+    Record(i64),
+}
+
+/// How much may be in hand at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Attempts that run at the same time.
+    pub concurrency: usize,
+    /// Records in memory, shared out evenly among the partitions.
+    pub records: usize,
+    /// Bytes in memory, shared out evenly among the partitions.
+    pub bytes: usize,
+}
+
+/// A record that came in.
+#[derive(Clone, Debug)]
+pub struct Offer<T> {
+    /// Its offset.
+    pub offset: i64,
+    /// Its key.
+    pub key: Option<Arc<[u8]>>,
+    /// What it takes in memory.
+    pub bytes: usize,
+    /// Which handler it is for. Outages are told apart by handler.
+    pub handler: usize,
+    /// How its failures are tried again.
+    pub retry: RetryPolicy,
+    /// What [`Start`] hands back.
+    pub payload: T,
+}
+
+/// What became of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It will be started in its turn.
+    Queued,
+    /// A record at this offset or above came in before.
+    Repeated,
+    /// The partition is not assigned in that generation, or is being given back.
+    NotAssigned,
+}
+
+/// Names a running attempt. Later attempts have greater numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// An attempt to be run now. Every start must be answered by one [`Scheduler::finish`].
+#[derive(Clone, Debug)]
+pub struct Start<T> {
+    /// Names the attempt.
+    pub ticket: Ticket,
+    /// The offer's payload.
+    pub payload: T,
+    /// What to do.
+    pub task: Task,
+    /// Which attempt at handling this is (or was, for [`Task::Bury`]), from 1.
+    pub attempt: u32,
+}
+
+/// What to do with a record.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// Give it to its handler.
+    Handle {
+        /// Whether a failure would be final.
+        last_attempt: bool,
+    },
+    /// Write it to its dead-letter topic, for this reason.
+    Bury(Arc<HandlerError>),
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The handler succeeded.
+    Handled {
+        /// Whether that shows that the handler's dependency works: not so for duplicates.
+        proves_dependency: bool,
+    },
+    /// The handler failed.
+    Failed(HandlerError),
+    /// The dead letter is written.
+    Buried,
+    /// The dead letter could not be written.
+    BuryFailed,
+}
+
+/// What follows from an outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The record is done.
+    Handled {
+        /// How long the outage lasted that this success ended.
+        outage_ended: Option<Duration>,
+    },
+    /// The record is tried again after this pause.
+    Retry {
+        /// How long its lane waits.
+        pause: Duration,
+    },
+    /// The record goes to its dead-letter topic.
+    Bury,
+    /// The dependency is away: the handler's records are held until a probe succeeds. No attempt is used up.
+    Unavailable {
+        /// Whether this answer began the outage.
+        began: bool,
+    },
+    /// The partition was given back meanwhile: the outcome counts for nothing.
+    Stale,
+}
+
+/// Where a record in hand stands, for [`Scheduler::inspect`].
+#[derive(Clone, Debug)]
+pub struct InHand<T> {
+    /// The offer's payload.
+    pub payload: T,
+    /// The attempt that runs, or is next.
+    pub attempt: u32,
+    /// What it is doing.
+    pub state: State,
+    /// Why the last attempt failed.
+    pub last_error: Option<Arc<HandlerError>>,
+}
+
+/// What a record in hand is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// An attempt runs.
+    Running,
+    /// It waits for its next attempt, until then.
+    Waiting(Duration),
+    /// It waits for its turn or for an earlier record of its key.
+    Queued,
+    /// It waits for a dependency.
+    Paused,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Scheduler<T> {
+    limits: Limits,
+    partitions: BTreeMap<Partition, Assignment<T>>,
+    /// Partitions with ready lanes, in the order of their turns.
+    turns: VecDeque<Partition>,
+    /// When which lane's retry pause ends; the number makes the moments distinct.
+    timers: BTreeMap<(Duration, u64), (Partition, Generation, Lane)>,
+    timers_made: u64,
+    last_ticket: u64,
+    running: HashMap<Ticket, Running>,
+    /// Lanes with a running attempt, of whichever generation.
+    busy: HashSet<(Partition, Lane)>,
+    dependencies: HashMap<usize, Dependency>,
+}
+
+#[derive(Debug)]
+struct Running {
+    partition: Partition,
+    generation: Generation,
+    lane: Lane,
+    handler: usize,
+}
+
+impl<T: Clone> Scheduler<T> {
+    /// A scheduler without partitions.
+    pub fn new(limits: Limits) -> Scheduler<T> {
+        Scheduler {
+            limits,
+            partitions: BTreeMap::new(),
+            turns: VecDeque::new(),
+            timers: BTreeMap::new(),
+            timers_made: 0,
+            last_ticket: 0,
+            running: HashMap::new(),
+            busy: HashSet::new(),
+            dependencies: HashMap::new(),
+        }
+    }
+
+    /// A partition is ours from now on.
+    pub fn assign(&mut self, partition: Partition, generation: Generation) {
+        self.remove(&partition);
+        self.partitions.insert(partition, Assignment::new(generation));
+    }
+
+    /// Starts nothing of this partition any more.
+    pub fn stop(&mut self, partition: &Partition) {
+        if let Some(assignment) = self.partitions.get_mut(partition) {
+            assignment.stopped = true;
+        }
+    }
+
+    /// The partition is ours no longer. What may be committed for it, if anything was handled.
+    pub fn remove(&mut self, partition: &Partition) -> Option<i64> {
+        let removed = self.partitions.remove(partition)?;
+        self.turns.retain(|other| other != partition);
+        self.timers.retain(|_, (other, ..)| other != partition);
+        for dependency in self.dependencies.values_mut() {
+            dependency.forget(partition);
+        }
+        removed.watermark()
+    }
+
+    /// The assigned partitions with their generations.
+    pub fn assigned(&self) -> impl Iterator<Item = (&Partition, Generation)> {
+        self.partitions.iter().map(|(partition, assignment)| (partition, assignment.generation))
+    }
+
+    /// The attempts that run for an assigned partition, in its present generation.
+    pub fn running_for<'a>(&'a self, partition: &'a Partition) -> impl Iterator<Item = Ticket> + 'a {
+        let generation = self.partitions.get(partition).map(|assignment| assignment.generation);
+        self.running
+            .iter()
+            .filter(move |(_, running)| running.partition == *partition && Some(running.generation) == generation)
+            .map(|(ticket, _)| *ticket)
+    }
+
+    /// How many attempts run, of whichever generation.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// How many lanes wait for a retry or a dependency.
+    pub fn blocked_lanes(&self) -> usize {
+        self.timers.len() + self.dependencies.values().map(Dependency::held).sum::<usize>()
+    }
+
+    /// Takes a record in.
+    pub fn offer(&mut self, partition: &Partition, generation: Generation, offer: Offer<T>) -> Offered {
+        let Some(assignment) = self.assignment(partition, generation) else { return Offered::NotAssigned };
+        if !assignment.take_offset(offer.offset) {
+            return Offered::Repeated;
+        }
+        if let Some(lane) = assignment.queue(offer) {
+            self.make_ready(partition, lane);
+        }
+        Offered::Queued
+    }
+
+    /// Takes a record in that needs no handler: it only moves the watermark.
+    pub fn skip(&mut self, partition: &Partition, generation: Generation, offset: i64) -> Offered {
+        let Some(assignment) = self.assignment(partition, generation) else { return Offered::NotAssigned };
+        if !assignment.take_offset(offset) {
+            return Offered::Repeated;
+        }
+        assignment.unfinished.remove(&offset);
+        Offered::Queued
+    }
+
+    /// Lets retry pauses and probe pauses end that are over at `now`. Call it before [`Scheduler::next`].
+    pub fn advance(&mut self, now: Duration) {
+        while let Some(entry) = self.timers.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let (partition, _, lane) = entry.remove();
+            self.make_ready(&partition, lane);
+        }
+        for dependency in self.dependencies.values_mut() {
+            dependency.advance(now);
+        }
+    }
+
+    /// When [`Scheduler::advance`] has something to do next.
+    pub fn next_timer(&self) -> Option<Duration> {
+        let retry = self.timers.first_key_value().map(|((at, _), _)| *at);
+        let probe = self.dependencies.values().filter_map(Dependency::next_probe).min();
+        [retry, probe].into_iter().flatten().min()
+    }
+
+    /// The next attempt to run, if one may start now.
+    pub fn next(&mut self) -> Option<Start<T>> {
+        if self.running.len() >= self.limits.concurrency {
+            return None;
+        }
+        loop {
+            if let Some(start) = self.next_probe() {
+                return Some(start);
+            }
+            let partition = self.turns.pop_front()?;
+            let Some(assignment) = self.partitions.get_mut(&partition) else { continue };
+            if assignment.stopped {
+                continue;
+            }
+            let Some(lane) = assignment.ready.pop_front() else { continue };
+            let generation = assignment.generation;
+            if !assignment.ready.is_empty() {
+                self.turns.push_back(partition.clone());
+            }
+            if let Some(start) = self.start_or_hold(partition, generation, lane) {
+                return Some(start);
+            }
+        }
+    }
+
+    /// Takes in how an attempt ended. `random` (0 to 1) spreads retry pauses.
+    pub fn finish(&mut self, ticket: Ticket, outcome: Outcome, now: Duration, random: f64) -> Verdict {
+        let Some(Running { partition, generation, lane, handler }) = self.running.remove(&ticket) else {
+            return Verdict::Stale;
+        };
+        self.busy.remove(&(partition.clone(), lane.clone()));
+        let mut outage_ended = None;
+        let dependency = self.dependencies.entry(handler).or_default();
+        dependency.probe_ended(ticket.0, matches!(outcome, Outcome::Handled { .. }), now);
+        if matches!(outcome, Outcome::Handled { proves_dependency: true })
+            && let Some((lasted, held)) = dependency.succeeded(ticket.0, now)
+        {
+            outage_ended = Some(lasted);
+            for HeldLane { partition, lane } in held {
+                self.make_ready(&partition, lane);
+            }
+        }
+        if self.assignment_of(&partition, generation).is_none() {
+            self.wake_successor(&partition, lane);
+            return Verdict::Stale;
+        }
+        match outcome {
+            Outcome::Handled { .. } | Outcome::Buried => {
+                self.complete(&partition, lane);
+                Verdict::Handled { outage_ended }
+            }
+            Outcome::BuryFailed => {
+                let pause = self.head(&partition, &lane).bury_failed(random);
+                self.wait(&partition, generation, lane, now + pause);
+                Verdict::Retry { pause }
+            }
+            Outcome::Failed(error) => self.failed(ticket, (partition, generation, lane), error, now, random),
+        }
+    }
+
+    /// What may newly be committed: partition, generation, and the offset to read next.
+    pub fn new_watermarks(&mut self) -> Vec<(Partition, Generation, i64)> {
+        let moved = self.partitions.iter_mut().filter_map(|(partition, assignment)| {
+            let watermark = assignment.new_watermark()?;
+            Some((partition.clone(), assignment.generation, watermark))
+        });
+        moved.collect()
+    }
+
+    /// Partitions to pause (`true`) or to resume: paused when its share of the budget is used up, resumed when half of
+    /// it is free again, so that the two do not alternate with every record.
+    pub fn pause_changes(&mut self) -> Vec<(Partition, Generation, bool)> {
+        let sharers = self.partitions.len().max(1);
+        let records = (self.limits.records / sharers).max(1);
+        let bytes = (self.limits.bytes / sharers).max(1);
+        let changed = self.partitions.iter_mut().filter_map(|(partition, assignment)| {
+            let paused = assignment.update_pause(records, bytes)?;
+            Some((partition.clone(), assignment.generation, paused))
+        });
+        changed.collect()
+    }
+
+    /// The partitions that are paused now.
+    pub fn paused(&self) -> usize {
+        self.partitions.values().filter(|assignment| assignment.paused).count()
+    }
+
+    /// Every record in hand of one key.
+    pub fn inspect(&self, key: &[u8]) -> Vec<InHand<T>> {
+        let lane = Lane::Key(key.into());
+        let states = self.partitions.values().filter_map(|assignment| assignment.lanes.get(&lane));
+        states.flat_map(LaneState::in_hand).collect()
+    }
+}
+
+impl<T: Clone> Scheduler<T> {
+    fn assignment_of(&self, partition: &Partition, generation: Generation) -> Option<&Assignment<T>> {
+        self.partitions.get(partition).filter(|assignment| assignment.generation == generation)
+    }
+
+    /// An assignment that takes records.
+    fn assignment(&mut self, partition: &Partition, generation: Generation) -> Option<&mut Assignment<T>> {
+        self.partitions
+            .get_mut(partition)
+            .filter(|assignment| assignment.generation == generation && !assignment.stopped)
+    }
+
+    fn make_ready(&mut self, partition: &Partition, lane: Lane) {
+        let Some(assignment) = self.partitions.get_mut(partition) else { return };
+        let Some(state) = assignment.lanes.get_mut(&lane) else { return };
+        state.waits = partition::Waits::Turn;
+        assignment.ready.push_back(lane);
+        if assignment.ready.len() == 1 {
+            self.turns.push_back(partition.clone());
+        }
+    }
+
+    fn wait(&mut self, partition: &Partition, generation: Generation, lane: Lane, until: Duration) {
+        self.lane(partition, &lane).waits = partition::Waits::Until(until);
+        self.timers_made += 1;
+        self.timers.insert((until, self.timers_made), (partition.clone(), generation, lane));
+    }
+
+    fn next_probe(&mut self) -> Option<Start<T>> {
+        let (handler, HeldLane { partition, lane }) = self
+            .dependencies
+            .iter_mut()
+            .find_map(|(handler, dependency)| Some((*handler, dependency.take_probe(&self.partitions)?)))?;
+        let generation = self.partitions.get(&partition)?.generation;
+        let start = self.start(partition, generation, lane);
+        if let Some(dependency) = self.dependencies.get_mut(&handler) {
+            dependency.probing(start.ticket.0);
+        }
+        Some(start)
+    }
+
+    fn start_or_hold(&mut self, partition: Partition, generation: Generation, lane: Lane) -> Option<Start<T>> {
+        if self.busy.contains(&(partition.clone(), lane.clone())) {
+            // An older generation's attempt at this key has not ended yet; its end wakes the lane.
+            self.lane(&partition, &lane).waits = partition::Waits::Predecessor;
+            return None;
+        }
+        let head = self.head(&partition, &lane);
+        let (handler, fresh) = (head.handler, head.unavailable_after.is_none());
+        if matches!(head.stage, Stage::Handle)
+            && let Some(dependency) = self.dependencies.get_mut(&handler)
+            && dependency.is_away()
+        {
+            dependency.hold(HeldLane { partition: partition.clone(), lane: lane.clone() }, fresh);
+            self.lane(&partition, &lane).waits = partition::Waits::Dependency;
+            return None;
+        }
+        Some(self.start(partition, generation, lane))
+    }
+
+    fn start(&mut self, partition: Partition, generation: Generation, lane: Lane) -> Start<T> {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        self.lane(&partition, &lane).waits = partition::Waits::Attempt;
+        let head = self.head(&partition, &lane);
+        let (payload, attempt, task, handler) = (head.payload.clone(), head.attempt, head.task(), head.handler);
+        self.busy.insert((partition.clone(), lane.clone()));
+        self.running.insert(ticket, Running { partition, generation, lane, handler });
+        Start { ticket, payload, task, attempt }
+    }
+
+    fn failed(
+        &mut self,
+        ticket: Ticket,
+        (partition, generation, lane): (Partition, Generation, Lane),
+        error: HandlerError,
+        now: Duration,
+        random: f64,
+    ) -> Verdict {
+        let last_ticket = self.last_ticket;
+        let unavailable = matches!(error, HandlerError::Unavailable(_));
+        let rejected = matches!(error, HandlerError::Reject(_));
+        let head = self.head(&partition, &lane);
+        head.last_error = Some(Arc::new(error));
+        if unavailable {
+            let before = head.unavailable_after.replace(last_ticket);
+            let handler = head.handler;
+            let dependency = self.dependencies.entry(handler).or_default();
+            // Others have passed since this record last said that nothing can: it is this record, not the dependency.
+            let alone = !dependency.is_away() && before.is_some_and(|before| dependency.has_succeeded_since(before));
+            if !alone {
+                let began = dependency.unavailable(ticket.0, last_ticket, now);
+                dependency.hold(HeldLane { partition: partition.clone(), lane: lane.clone() }, false);
+                self.lane(&partition, &lane).waits = partition::Waits::Dependency;
+                return Verdict::Unavailable { began };
+            }
+        }
+        let head = self.head(&partition, &lane);
+        if rejected || head.retry.is_last(head.attempt) {
+            head.stage = Stage::Bury { failures: 0 };
+            self.make_ready(&partition, lane);
+            return Verdict::Bury;
+        }
+        let pause = head.retry.pause_after(head.attempt, random);
+        head.attempt += 1;
+        self.wait(&partition, generation, lane, now + pause);
+        Verdict::Retry { pause }
+    }
+
+    fn complete(&mut self, partition: &Partition, lane: Lane) {
+        let assignment = self.partitions.get_mut(partition).expect("the caller found it assigned");
+        if assignment.complete_head(&lane) {
+            self.make_ready(partition, lane);
+        }
+    }
+
+    /// The attempt of an older generation has ended: the lane that waited for it may go on.
+    fn wake_successor(&mut self, partition: &Partition, lane: Lane) {
+        let waits = self.partitions.get(partition).and_then(|assignment| assignment.lanes.get(&lane));
+        if waits.is_some_and(|state| matches!(state.waits, partition::Waits::Predecessor)) {
+            self.make_ready(partition, lane);
+        }
+    }
+
+    fn lane(&mut self, partition: &Partition, lane: &Lane) -> &mut LaneState<T> {
+        let assignment = self.partitions.get_mut(partition).expect("lanes are only named while assigned");
+        assignment.lanes.get_mut(lane).expect("a named lane has a record and is kept until its last one is done")
+    }
+
+    fn head(&mut self, partition: &Partition, lane: &Lane) -> &mut Pending<T> {
+        self.lane(partition, lane).queue.front_mut().expect("a lane is removed with its last record")
+    }
+}

@@ -1,0 +1,206 @@
+//! Runs one attempt at one record, whatever its handler does: it may fail, hang or panic.
+
+use std::{
+    error::Error as StdError,
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tracing::{Instrument, Span};
+
+use super::{
+    dead_letter::dead_letter,
+    kinds::{Answer, Attempt, Handled},
+    metrics::{ConsumerMetrics, EventLabels, RecordLabels},
+    router::{Content, Job, UndecodableError},
+};
+use crate::{
+    Clock, HandlerError,
+    error::{BoxError, Chain},
+    producer::Producer,
+    scheduler::{Outcome, Task},
+};
+
+/// How often a transaction that lost against another is repeated before that counts as a failed attempt.
+const CONTENTION_REPEATS: u32 = 50;
+
+/// What all attempts of a consumer share.
+pub(super) struct Runner {
+    pub(super) group: &'static str,
+    pub(super) clock: Clock,
+    pub(super) producer: Producer,
+    pub(super) timeout: Duration,
+    pub(super) metrics: ConsumerMetrics,
+}
+
+impl Runner {
+    /// Runs `task` for `job`; does not panic where a handler does.
+    pub(super) async fn run(self: Arc<Self>, job: Arc<Job>, task: Task, attempt: u32) -> Outcome {
+        let span = self.span(&job, attempt);
+        match task {
+            Task::Handle { last_attempt } => self.handle(&job, attempt, last_attempt).instrument(span).await,
+            Task::Bury(error) => self.bury(&job, attempt, &error).instrument(span).await,
+        }
+    }
+
+    /// The labels of a job's counters.
+    pub(super) fn labels(&self, job: &Job) -> EventLabels {
+        let topic = job.record.origin.topic.clone();
+        EventLabels { group: self.group, topic, r#type: job.event_type().to_owned() }
+    }
+
+    async fn handle(&self, job: &Job, attempt: u32, last_attempt: bool) -> Outcome {
+        let begun = tokio::time::Instant::now();
+        let handler = match &job.content {
+            Content::Event { handler, .. } | Content::Raw(handler) => handler,
+            Content::Undecodable(why) => return Outcome::Failed(UndecodableError(why.clone()).into()),
+        };
+        let scope = inbox_scope(self.group, job);
+        let answer = self.contained(|| handler.handle(self.attempt(job, &scope, attempt, last_attempt))).await;
+        let labels = self.labels(job);
+        self.metrics.handler_seconds.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
+        match answer {
+            Ok(Handled::Duplicate) => {
+                self.metrics.duplicates.get_or_create(&labels).inc();
+                tracing::info!(origin = %job.record.origin, "duplicate: the event was handled before");
+                Outcome::Handled { proves_dependency: false }
+            }
+            Ok(handled) => {
+                self.metrics.handled.get_or_create(&labels).inc();
+                Outcome::Handled { proves_dependency: handled == Handled::Done }
+            }
+            Err(error) => Outcome::Failed(error),
+        }
+    }
+
+    /// Writes the dead letter, and lets the handler say so. Both are repeated until they succeed: the offset must not be
+    /// passed before.
+    async fn bury(&self, job: &Job, attempts: u32, error: &HandlerError) -> Outcome {
+        let handler = match &job.content {
+            Content::Raw(_) => {
+                let labels = RecordLabels { group: self.group, topic: job.record.origin.topic.clone() };
+                self.metrics.skipped.get_or_create(&labels).inc();
+                tracing::error!(origin = %job.record.origin, error = %Chain(error), "skipped a raw record");
+                return Outcome::Buried;
+            }
+            Content::Event { handler, .. } => Some(handler),
+            Content::Undecodable(_) => None,
+        };
+        if !job.dead_lettered.load(Ordering::Relaxed) {
+            let letter = dead_letter(self.group, &job.record, error, attempts, job.replays(), self.clock.now());
+            match self.producer.send(letter).await {
+                Ok(stands) => self.buried(job, attempts, error, &stands),
+                Err(failure) => {
+                    tracing::error!(
+                        origin = %job.record.origin,
+                        error = %Chain(&failure),
+                        "the dead letter could not be written; trying again"
+                    );
+                    return Outcome::BuryFailed;
+                }
+            }
+        }
+        let Some(handler) = handler else { return Outcome::Buried };
+        let scope = inbox_scope(self.group, job);
+        match self.contained(|| handler.exhausted(self.attempt(job, &scope, attempts, true), error)).await {
+            Ok(()) => Outcome::Buried,
+            Err(failure) => {
+                tracing::error!(
+                    origin = %job.record.origin,
+                    error = %Chain(&failure),
+                    "the handler could not take note of the dead letter; trying again"
+                );
+                Outcome::BuryFailed
+            }
+        }
+    }
+
+    fn buried(&self, job: &Job, attempts: u32, error: &HandlerError, stands: &crate::Origin) {
+        job.dead_lettered.store(true, Ordering::Relaxed);
+        self.metrics.dead_letters.get_or_create(&self.labels(job)).inc();
+        tracing::error!(
+            origin = %job.record.origin,
+            dead_letter = %stands,
+            attempts,
+            error = %Chain(error),
+            "dead letter"
+        );
+    }
+
+    /// Awaits what a handler does, made again when it loses against another transaction. A hang and a panic become the
+    /// failure of this attempt.
+    async fn contained<'a, T>(&self, make: impl Fn() -> Answer<'a, T>) -> Result<T, HandlerError> {
+        let repeated = async {
+            for _ in 0..CONTENTION_REPEATS {
+                match make().await {
+                    Err(error) if is_contention(&error) => {
+                        tracing::debug!(error = %Chain(&error), "lost against another transaction; repeating");
+                        tokio::time::sleep(Duration::from_millis(rand::random_range(1..20))).await;
+                    }
+                    answer => return answer,
+                }
+            }
+            make().await
+        };
+        match tokio::time::timeout(self.timeout, AssertUnwindSafe(repeated).catch_unwind()).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panic)) => Err(HandlerError::retry(format!("the handler panicked: {}", panic_message(&*panic)))),
+            Err(_) => Err(HandlerError::retry(format!("the handler did not answer within {:?}", self.timeout))),
+        }
+    }
+
+    fn attempt<'a>(&self, job: &'a Job, inbox_scope: &'a str, attempt: u32, last_attempt: bool) -> Attempt<'a> {
+        Attempt {
+            group: self.group,
+            record: &job.record,
+            envelope: job.envelope(),
+            inbox_scope,
+            attempt,
+            last_attempt,
+            now: self.clock.now(),
+        }
+    }
+
+    fn span(&self, job: &Job, attempt: u32) -> Span {
+        let correlation_id = job.envelope().and_then(|envelope| envelope.correlation_id);
+        tracing::info_span!(
+            "attempt",
+            group = self.group,
+            event = job.event_type(),
+            event_id = job.event_id(),
+            key = job.key(),
+            attempt,
+            correlation_id = correlation_id.map(tracing::field::display),
+        )
+    }
+}
+
+/// What a panic said.
+pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// See [`Attempt::inbox_scope`].
+fn inbox_scope(group: &str, job: &Job) -> String {
+    match job.replays() {
+        0 => group.to_owned(),
+        count => format!("{group}#{count}"),
+    }
+}
+
+/// Whether the database asks for the transaction to be repeated: deadlock and serialization failure in PostgreSQL,
+/// SQLITE_BUSY and SQLITE_BUSY_SNAPSHOT.
+fn is_contention(error: &HandlerError) -> bool {
+    let source: &BoxError = error.source_error();
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(source.as_ref());
+    while let Some(error) = cause {
+        if let Some(sqlx::Error::Database(refusal)) = error.downcast_ref::<sqlx::Error>() {
+            return matches!(refusal.code().as_deref(), Some("40P01" | "40001" | "5" | "517"));
+        }
+        cause = error.source();
+    }
+    false
+}

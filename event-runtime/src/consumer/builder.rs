@@ -1,0 +1,126 @@
+//! Collects handlers, and starts them.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use shared_events::{Event, topics::dead_letter_topic};
+
+use super::{
+    Consumer, ConsumerContext, StartError,
+    client::Settings,
+    kinds::{Effect, Handler, Plain, Raw, Transactional},
+    router::Router,
+};
+use crate::{Database, EffectHandler, PlainHandler, RawHandler, TransactionalHandler, scheduler::Limits};
+
+/// Collects the handlers of one consumer group. The topics follow from the handlers' events.
+pub struct ConsumerBuilder {
+    router: Router,
+    topics: BTreeSet<String>,
+    dead_letter_topics: BTreeSet<String>,
+    settings: Settings,
+}
+
+impl ConsumerBuilder {
+    /// A consumer in `group`. The group name is also the service name its handlers publish under.
+    pub fn new(group: &'static str) -> ConsumerBuilder {
+        let limits = Limits { concurrency: 32, records: 10_000, bytes: 32 << 20 };
+        let handler_timeout = Duration::from_secs(30);
+        ConsumerBuilder {
+            router: Router::new(group),
+            topics: BTreeSet::new(),
+            dead_letter_topics: BTreeSet::new(),
+            settings: Settings { limits, handler_timeout, drain_deadline: Duration::from_secs(10) },
+        }
+    }
+
+    /// Handles `H::Event` in a transaction of `database`.
+    ///
+    /// # Panics
+    /// When the event type has a handler already.
+    pub fn transactional<H: TransactionalHandler>(self, database: &Database, handler: H) -> Self {
+        self.event::<H::Event>(Transactional { database: database.clone(), handler })
+    }
+
+    /// Handles `H::Event` with an effect outside `database`.
+    ///
+    /// # Panics
+    /// When the event type has a handler already.
+    pub fn effect<H: EffectHandler>(self, database: &Database, handler: H) -> Self {
+        self.event::<H::Event>(Effect { database: database.clone(), handler })
+    }
+
+    /// Handles `H::Event` without a database.
+    ///
+    /// # Panics
+    /// When the event type has a handler already.
+    pub fn plain<H: PlainHandler>(self, handler: H) -> Self {
+        self.event::<H::Event>(Plain(handler))
+    }
+
+    /// Handles every record of `topics` as it is, such as dead letters.
+    ///
+    /// # Panics
+    /// When one of the topics has a raw handler already.
+    pub fn raw<H: RawHandler>(mut self, topics: Vec<String>, handler: H) -> Self {
+        let handler: Arc<dyn Handler> = Arc::new(Raw(handler));
+        assert!(self.router.add_raw(&topics, &handler), "one of the topics {topics:?} has a raw handler already");
+        self.topics.extend(topics);
+        self
+    }
+
+    /// How many attempts run at the same time; 32 by default.
+    pub fn concurrency(mut self, attempts: usize) -> Self {
+        self.settings.limits.concurrency = attempts.max(1);
+        self
+    }
+
+    /// How many records, and bytes of them, are kept in memory; 10,000 and 32 MiB by default. A partition that has used
+    /// up its share is paused.
+    pub fn budget(mut self, records: usize, bytes: usize) -> Self {
+        self.settings.limits = Limits { records, bytes, ..self.settings.limits };
+        self
+    }
+
+    /// How long an attempt may take before it counts as failed; 30 s by default.
+    pub fn handler_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.handler_timeout = timeout;
+        self
+    }
+
+    /// How long a revoke waits for what is in flight; 10 s by default, and less than half of `max.poll.interval.ms`.
+    pub fn drain_deadline(mut self, deadline: Duration) -> Self {
+        self.settings.drain_deadline = deadline;
+        self
+    }
+
+    /// The consumer group.
+    pub fn group(&self) -> &'static str {
+        self.router.group
+    }
+
+    /// What it subscribes to.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.topics.iter().map(String::as_str)
+    }
+
+    /// Where it puts what it cannot handle.
+    pub fn dead_letter_topics(&self) -> impl Iterator<Item = &str> {
+        self.dead_letter_topics.iter().map(String::as_str)
+    }
+
+    /// Joins the group and begins to handle. Call it inside a tokio runtime. Kafka need not be reachable.
+    ///
+    /// # Errors
+    /// When a setting cannot be used.
+    pub fn start(self, context: ConsumerContext) -> Result<Consumer, StartError> {
+        let topics = self.topics.into_iter().collect();
+        super::client::start(self.router, topics, self.settings, context)
+    }
+
+    fn event<E: Event>(mut self, handler: impl Handler + 'static) -> Self {
+        assert!(self.router.add(E::TYPE, Arc::new(handler)), "{} has a handler already", E::TYPE);
+        self.topics.insert(E::TOPIC.name.to_owned());
+        self.dead_letter_topics.insert(dead_letter_topic(E::TOPIC.name, self.router.group));
+        self
+    }
+}

@@ -1,0 +1,176 @@
+//! Puts the parts of a consumer together: client settings, threads and channels.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use rdkafka::{ClientConfig, error::KafkaError};
+use tokio::sync::{mpsc, watch};
+use tracing::Instrument;
+
+use super::{
+    Consumer, ConsumerContext,
+    attempt::Runner,
+    commands::Commands,
+    dispatch::{Dispatcher, Work},
+    poll::{ClientFactory, Poller, Pulse, nothing_owned},
+    rebalance::{Membership, Rebalances},
+    router::Router,
+};
+use crate::{
+    config::{ConfigError, KafkaConfig},
+    scheduler::{Limits, Scheduler},
+};
+
+/// Batches of records on their way to the dispatcher. Few, for they are outside of the budget.
+const BATCHES: usize = 4;
+const REQUESTS: usize = 16;
+/// librdkafka's default.
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
+
+/// What the builder collects beside handlers.
+pub(super) struct Settings {
+    pub(super) limits: Limits,
+    pub(super) handler_timeout: Duration,
+    pub(super) drain_deadline: Duration,
+}
+
+/// Why a consumer cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting that cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The client cannot be made.
+    #[error("the Kafka consumer of group {group} cannot be configured")]
+    Client {
+        /// The group.
+        group: &'static str,
+        /// What librdkafka says.
+        source: KafkaError,
+    },
+    /// The broker would take the partitions away before they are drained.
+    #[error(
+        "the drain deadline of group {group} is {deadline:?}; it must be less than half of max.poll.interval.ms \
+         ({interval:?}): lower the one or raise the other"
+    )]
+    DrainDeadline {
+        /// The group.
+        group: &'static str,
+        /// What was asked for.
+        deadline: Duration,
+        /// What it must fit into, twice.
+        interval: Duration,
+    },
+    /// It handles nothing.
+    #[error("the consumer of group {0} has no handlers")]
+    NoHandlers(&'static str),
+    /// The system has no more threads.
+    #[error("the poll thread of group {group} cannot be started")]
+    Thread {
+        /// The group.
+        group: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+pub(super) fn start(
+    router: Router,
+    topics: Vec<String>,
+    settings: Settings,
+    context: ConsumerContext,
+) -> Result<Consumer, StartError> {
+    let group = router.group;
+    if topics.is_empty() {
+        return Err(StartError::NoHandlers(group));
+    }
+    let config = client_config(&context.kafka, group)?;
+    check_drain_deadline(&config, group, settings.drain_deadline)?;
+    let (incoming_sender, incoming) = mpsc::channel(BATCHES);
+    let (control, requests) = mpsc::channel(REQUESTS);
+    let (closing, closed) = watch::channel(false);
+    let (commands, membership) = (Arc::new(Commands::default()), Arc::new(Membership::default()));
+    let pulse = Arc::new(Pulse::new());
+
+    let clients = ClientFactory {
+        config,
+        topics,
+        context: Box::new({
+            let (membership, metrics) = (membership.clone(), context.metrics.clone());
+            move || {
+                let (consumer, owned) = nothing_owned();
+                Rebalances {
+                    group,
+                    drain_deadline: settings.drain_deadline,
+                    incoming: incoming_sender.clone(),
+                    membership: membership.clone(),
+                    metrics: metrics.clone(),
+                    consumer,
+                    owned,
+                }
+            }
+        }),
+    };
+    let first = clients.create().map_err(|source| StartError::Client { group, source })?;
+    let poller = Poller { clients, commands: commands.clone(), pulse: pulse.clone() };
+    let span = tracing::Span::current();
+    let poll = move || {
+        span.in_scope(|| poller.run(first));
+        closing.send_replace(true);
+    };
+    let spawned = thread::Builder::new().name(format!("{group}-poll")).spawn(poll);
+    spawned.map_err(|source| StartError::Thread { group, source })?;
+
+    let runner = Runner {
+        group,
+        clock: context.clock,
+        producer: context.producer,
+        timeout: settings.handler_timeout,
+        metrics: context.metrics,
+    };
+    let dispatcher = Dispatcher {
+        router,
+        runner: Arc::new(runner),
+        commands,
+        drain_deadline: settings.drain_deadline,
+        scheduler: Scheduler::new(settings.limits),
+        work: Work::new(),
+    };
+    tokio::spawn(dispatcher.run(incoming, requests).in_current_span());
+    Ok(Consumer { group, control, membership, pulse, closed })
+}
+
+/// The safe settings, where `-X` does not say otherwise.
+fn client_config(kafka: &KafkaConfig, group: &str) -> Result<ClientConfig, ConfigError> {
+    let mut config = kafka.client()?;
+    let mut default = |name: &str, value: &str| {
+        if config.get(name).is_none() {
+            config.set(name, value);
+        }
+    };
+    default("group.id", group);
+    default("auto.offset.reset", "earliest");
+    default("isolation.level", "read_committed");
+    default("queued.max.messages.kbytes", "16384");
+    // With the default of a second, a fast consumer stalls whenever the local queue was full.
+    default("fetch.queue.backoff.ms", "10");
+    default("reconnect.backoff.ms", "50");
+    default("reconnect.backoff.max.ms", "1000");
+    if config.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {
+        // The broker decides in the new protocol; a client that sets these there cannot be made.
+        if config.get("partition.assignment.strategy").is_none() {
+            config.set("partition.assignment.strategy", "cooperative-sticky");
+        }
+    }
+    // Not to be chosen: offsets are committed by what is handled.
+    config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+    Ok(config)
+}
+
+fn check_drain_deadline(config: &ClientConfig, group: &'static str, deadline: Duration) -> Result<(), StartError> {
+    let milliseconds = config.get("max.poll.interval.ms").and_then(|value| value.parse().ok());
+    let interval = milliseconds.map_or(MAX_POLL_INTERVAL, Duration::from_millis);
+    if deadline * 2 >= interval {
+        return Err(StartError::DrainDeadline { group, deadline, interval });
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! What the dispatcher wants of the poll thread. Wishes replace each other, so nothing grows and nobody waits.
+
+use std::{
+    collections::BTreeMap,
+    mem,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::scheduler::{Generation, Partition};
+
+#[derive(Default)]
+pub(super) struct Commands(Mutex<Wishes>);
+
+/// Wishes since they were last taken. Those for an older generation are to be ignored.
+#[derive(Default)]
+pub(super) struct Wishes {
+    /// The offset to read next.
+    pub(super) commits: BTreeMap<Partition, (Generation, i64)>,
+    /// Whether to pause (`true`) or to resume.
+    pub(super) pauses: BTreeMap<Partition, (Generation, bool)>,
+    /// Commit what is to be committed, and leave the group.
+    pub(super) close: bool,
+}
+
+impl Commands {
+    pub(super) fn commit(&self, partition: Partition, generation: Generation, offset: i64) {
+        self.wishes().commits.insert(partition, (generation, offset));
+    }
+
+    pub(super) fn pause(&self, partition: Partition, generation: Generation, pause: bool) {
+        self.wishes().pauses.insert(partition, (generation, pause));
+    }
+
+    pub(super) fn close(&self) {
+        self.wishes().close = true;
+    }
+
+    pub(super) fn closing(&self) -> bool {
+        self.wishes().close
+    }
+
+    pub(super) fn take(&self) -> Wishes {
+        let mut wishes = self.wishes();
+        let close = wishes.close;
+        mem::replace(&mut *wishes, Wishes { close, ..Wishes::default() })
+    }
+
+    fn wishes(&self) -> MutexGuard<'_, Wishes> {
+        // A wish is one insertion: a thread that panicked has left nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

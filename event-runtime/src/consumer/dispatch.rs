@@ -1,0 +1,313 @@
+//! The dispatcher: a task that owns the scheduler, starts what may start, and passes news between scheduler, attempts
+//! and poll thread. It never waits for the poll thread, which may be waiting for it inside a revoke.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, mpsc::SyncSender},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{self, AbortHandle, JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+use tracing::Instrument;
+
+use super::{
+    attempt::{Runner, panic_message},
+    commands::Commands,
+    inspect::InFlight,
+    metrics::{GroupLabels, RecordLabels},
+    rebalance::Incoming,
+    router::{Job, Route, Router},
+};
+use crate::{
+    HandlerError, Record,
+    error::Chain,
+    scheduler::{Generation, Offer, Outcome, Partition, Scheduler, Start, Ticket, Verdict},
+};
+
+/// What the owner of the consumer asks for.
+pub(super) enum Control {
+    Inspect { key: Vec<u8>, answer: oneshot::Sender<Vec<InFlight>> },
+    Shutdown { deadline: Instant },
+}
+
+pub(super) struct Dispatcher {
+    pub(super) router: Router,
+    pub(super) runner: Arc<Runner>,
+    pub(super) commands: Arc<Commands>,
+    pub(super) drain_deadline: Duration,
+    pub(super) scheduler: Scheduler<Arc<Job>>,
+    pub(super) work: Work,
+}
+
+/// What runs, and what is waited for.
+pub(super) struct Work {
+    started: Instant,
+    attempts: JoinSet<Outcome>,
+    tickets: HashMap<task::Id, Ticket>,
+    running: HashMap<Ticket, RunningAttempt>,
+    revoke: Option<Revoke>,
+    /// Set by a shutdown: when to stop waiting for attempts.
+    closing: Option<Instant>,
+}
+
+struct RunningAttempt {
+    job: Arc<Job>,
+    attempt: u32,
+    abort: AbortHandle,
+}
+
+/// A revoke that waits for its partitions' attempts.
+struct Revoke {
+    partitions: Vec<Partition>,
+    deadline: Instant,
+    answer: SyncSender<Vec<(Partition, i64)>>,
+}
+
+impl Work {
+    pub(super) fn new() -> Work {
+        Work {
+            started: Instant::now(),
+            attempts: JoinSet::new(),
+            tickets: HashMap::new(),
+            running: HashMap::new(),
+            revoke: None,
+            closing: None,
+        }
+    }
+}
+
+impl Dispatcher {
+    /// Runs until a shutdown has drained, or the poll thread is gone.
+    pub(super) async fn run(mut self, mut incoming: mpsc::Receiver<Incoming>, mut control: mpsc::Receiver<Control>) {
+        loop {
+            self.start_attempts();
+            self.answer_revoke();
+            self.tell_poll_thread();
+            if self.is_drained() {
+                break;
+            }
+            let wake = self.next_wake();
+            tokio::select! {
+                Some(joined) = self.work.attempts.join_next_with_id() => self.ended(joined),
+                news = incoming.recv() => match news {
+                    Some(news) => self.take_in(news),
+                    None => break,
+                },
+                request = control.recv(), if self.work.closing.is_none() => match request {
+                    Some(Control::Inspect { key, answer }) => {
+                        // Whoever asked may have gone.
+                        answer.send(self.inspect(&key)).ok();
+                    }
+                    Some(Control::Shutdown { deadline }) => self.close(deadline),
+                    // The consumer was dropped without a shutdown.
+                    None => self.close(Instant::now()),
+                },
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+            }
+        }
+        self.work.attempts.shutdown().await;
+        self.tell_poll_thread();
+        self.commands.close();
+    }
+
+    fn now(&self) -> Duration {
+        self.work.started.elapsed()
+    }
+
+    fn take_in(&mut self, news: Incoming) {
+        match news {
+            Incoming::Records(records) => {
+                for (partition, generation, record) in records {
+                    self.offer(&partition, generation, record);
+                }
+            }
+            Incoming::Assigned(partitions, generation) => {
+                for partition in partitions {
+                    self.scheduler.assign(partition.clone(), generation);
+                    if self.work.closing.is_some() {
+                        self.scheduler.stop(&partition);
+                    }
+                }
+            }
+            Incoming::Revoked(partitions, answer) => {
+                for partition in &partitions {
+                    self.scheduler.stop(partition);
+                }
+                let deadline = Instant::now() + self.drain_deadline;
+                self.work.revoke = Some(Revoke { partitions, deadline, answer });
+            }
+            Incoming::Lost(partitions) => {
+                for partition in partitions {
+                    self.abort(&partition);
+                    self.scheduler.remove(&partition);
+                }
+            }
+        }
+    }
+
+    fn offer(&mut self, partition: &Partition, generation: Generation, record: Record) {
+        let offset = record.origin.offset;
+        match self.router.route(record) {
+            Route::Job { job, handler, retry } => {
+                let key = job.record.key.as_deref().map(Arc::from);
+                let bytes = job.record.size();
+                let offer = Offer { offset, key, bytes, handler, retry, payload: Arc::new(job) };
+                self.scheduler.offer(partition, generation, offer);
+            }
+            Route::Skip { record, why } => {
+                self.scheduler.skip(partition, generation, offset);
+                let labels = RecordLabels { group: self.router.group, topic: record.origin.topic.clone() };
+                self.runner.metrics.skipped.get_or_create(&labels).inc();
+                let text = |name| record.header(name).map(String::from_utf8_lossy).unwrap_or_default();
+                let (event, event_id) = (text(shared_events::header::TYPE), text(shared_events::header::ID));
+                tracing::debug!(group = self.router.group, %event, %event_id, origin = %record.origin, why, "skipped");
+            }
+        }
+    }
+
+    fn start_attempts(&mut self) {
+        let now = self.now();
+        self.scheduler.advance(now);
+        while let Some(Start { ticket, payload: job, task, attempt }) = self.scheduler.next() {
+            let run = self.runner.clone().run(job.clone(), task, attempt).in_current_span();
+            let abort = self.work.attempts.spawn(run);
+            self.work.tickets.insert(abort.id(), ticket);
+            self.work.running.insert(ticket, RunningAttempt { job, attempt, abort });
+        }
+    }
+
+    fn ended(&mut self, joined: Result<(task::Id, Outcome), JoinError>) {
+        let (id, outcome) = match joined {
+            Ok((id, outcome)) => (id, outcome),
+            Err(error) => {
+                let id = error.id();
+                let failure = match error.try_into_panic() {
+                    Ok(panic) => format!("the attempt panicked: {}", panic_message(&*panic)),
+                    // Only attempts of partitions that are no longer ours are cancelled: nobody will count this.
+                    Err(_) => "the attempt was cancelled".to_owned(),
+                };
+                (id, Outcome::Failed(HandlerError::retry(failure)))
+            }
+        };
+        let Some(ticket) = self.work.tickets.remove(&id) else { return };
+        let Some(RunningAttempt { job, attempt, .. }) = self.work.running.remove(&ticket) else { return };
+        let failure = match &outcome {
+            Outcome::Failed(error) => Chain(error.source_error().as_ref()).to_string(),
+            Outcome::Handled { .. } | Outcome::Buried | Outcome::BuryFailed => String::new(),
+        };
+        let rejected = matches!(outcome, Outcome::Failed(HandlerError::Reject(_)));
+        let verdict = self.scheduler.finish(ticket, outcome, self.now(), rand::random());
+        self.report(&job, attempt, &verdict, &failure, rejected);
+    }
+
+    fn report(&self, job: &Job, attempt: u32, verdict: &Verdict, failure: &str, rejected: bool) {
+        let group = self.router.group;
+        let (event, event_id, key, origin) = (job.event_type(), job.event_id(), job.key(), &job.record.origin);
+        let metrics = &self.runner.metrics;
+        match verdict {
+            // A failed dead-letter write has logged itself.
+            Verdict::Retry { .. } if failure.is_empty() => {}
+            Verdict::Retry { pause } => {
+                metrics.retried.get_or_create(&self.runner.labels(job)).inc();
+                let next_retry_ms = pause.as_millis() as u64;
+                tracing::warn!(
+                    group, event, event_id, key, %origin, attempt, next_retry_ms, error = failure, "retry"
+                );
+            }
+            Verdict::Bury if rejected => {
+                metrics.rejected.get_or_create(&self.runner.labels(job)).inc();
+            }
+            Verdict::Unavailable { began: true } => {
+                metrics.outages.get_or_create(&self.runner.labels(job)).inc();
+                tracing::warn!(group, event, event_id, key, %origin, error = failure, "outage: pausing and probing");
+            }
+            Verdict::Handled { outage_ended: Some(lasted) } => {
+                tracing::info!(group, event, event_id, key, lasted_ms = lasted.as_millis() as u64, "outage over");
+            }
+            Verdict::Stale => {
+                tracing::debug!(group, event, event_id, key, %origin, attempt, "ended after its partition was gone");
+            }
+            Verdict::Bury | Verdict::Unavailable { began: false } | Verdict::Handled { outage_ended: None } => {}
+        }
+    }
+
+    /// Answers a revoke once its partitions have nothing in flight, or their time is up.
+    fn answer_revoke(&mut self) {
+        let Some(revoke) = &self.work.revoke else { return };
+        let busy = revoke.partitions.iter().any(|partition| self.scheduler.running_for(partition).next().is_some());
+        if busy && Instant::now() < revoke.deadline {
+            return;
+        }
+        let Some(revoke) = self.work.revoke.take() else { return };
+        let mut offsets = Vec::new();
+        for partition in revoke.partitions {
+            self.abort(&partition);
+            if let Some(offset) = self.scheduler.remove(&partition) {
+                offsets.push((partition, offset));
+            }
+        }
+        // The poll thread waits a little longer than the deadline; if it has given up, nothing is committed.
+        revoke.answer.send(offsets).ok();
+    }
+
+    fn abort(&self, partition: &Partition) {
+        for ticket in self.scheduler.running_for(partition) {
+            if let Some(RunningAttempt { job, attempt, abort }) = self.work.running.get(&ticket) {
+                abort.abort();
+                let (event, event_id, key) = (job.event_type(), job.event_id(), job.key());
+                let group = self.router.group;
+                tracing::warn!(group, event, event_id, key, attempt, "cancelled: its partition was taken away");
+            }
+        }
+    }
+
+    fn close(&mut self, deadline: Instant) {
+        let assigned: Vec<_> =
+            self.scheduler.assigned().map(|(partition, generation)| (partition.clone(), generation)).collect();
+        for (partition, generation) in assigned {
+            self.scheduler.stop(&partition);
+            self.commands.pause(partition, generation, true);
+        }
+        self.work.closing = Some(deadline);
+    }
+
+    fn is_drained(&self) -> bool {
+        let closing =
+            self.work.closing.is_some_and(|deadline| self.work.attempts.is_empty() || Instant::now() >= deadline);
+        closing && self.work.revoke.is_none()
+    }
+
+    fn tell_poll_thread(&mut self) {
+        for (partition, generation, offset) in self.scheduler.new_watermarks() {
+            self.commands.commit(partition, generation, offset);
+        }
+        if self.work.closing.is_none() {
+            for (partition, generation, pause) in self.scheduler.pause_changes() {
+                tracing::debug!(group = self.router.group, %partition, pause, "budget");
+                self.commands.pause(partition, generation, pause);
+            }
+        }
+        let labels = GroupLabels { group: self.router.group };
+        let metrics = &self.runner.metrics;
+        metrics.in_flight.get_or_create(&labels).set(self.scheduler.running() as i64);
+        metrics.blocked_keys.get_or_create(&labels).set(self.scheduler.blocked_lanes() as i64);
+        metrics.paused_partitions.get_or_create(&labels).set(self.scheduler.paused() as i64);
+        metrics.assigned_partitions.get_or_create(&labels).set(self.scheduler.assigned().count() as i64);
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        let timer = self.scheduler.next_timer().map(|at| self.work.started + at);
+        let revoke = self.work.revoke.as_ref().map(|revoke| revoke.deadline);
+        [timer, revoke, self.work.closing].into_iter().flatten().min()
+    }
+
+    fn inspect(&self, key: &[u8]) -> Vec<InFlight> {
+        let (now, wall) = (self.now(), self.runner.clock.now());
+        let in_hand = self.scheduler.inspect(key).into_iter();
+        in_hand.map(|it| InFlight::new(self.router.group, &it, now, wall)).collect()
+    }
+}

@@ -1,0 +1,205 @@
+//! The kinds of handler behind one object-safe trait: what brackets a handler's own code.
+//!
+//! | kind | around the handler |
+//! | --- | --- |
+//! | transactional | begin · inbox row · `handle` · outbox rows · commit |
+//! | effect | begin · seen? · `prepare` · commit, then `effect`, then begin · inbox row · `complete` · outbox rows · commit |
+//! | plain | nothing |
+//! | raw | nothing, not even decoding |
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use shared_events::{Envelope, EventId};
+
+use super::router::UndecodableError;
+use crate::{
+    Database, Delivery, EffectHandler, HandlerError, Outbox, PlainHandler, Prepared, RawHandler, Record, RetryPolicy,
+    TransactionalHandler, Tx, inbox,
+};
+
+/// One attempt at one record.
+#[derive(Clone, Copy)]
+pub(super) struct Attempt<'a> {
+    pub(super) group: &'static str,
+    pub(super) record: &'a Record,
+    /// `None` for raw records.
+    pub(super) envelope: Option<&'a Envelope>,
+    /// Under which name the inbox remembers the event: the group, and for a replayed dead letter which replay it is. A
+    /// dead letter counts as handled, so that its repetition says nothing twice; its replay must get through all the same.
+    pub(super) inbox_scope: &'a str,
+    pub(super) attempt: u32,
+    pub(super) last_attempt: bool,
+    pub(super) now: Timestamp,
+}
+
+/// How a record was handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handled {
+    /// By its handler.
+    Done,
+    /// There was nothing to do in the world outside.
+    Nothing,
+    /// It had been handled before.
+    Duplicate,
+}
+
+pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, HandlerError>>;
+
+pub(super) trait Handler: Send + Sync {
+    fn retry(&self) -> RetryPolicy;
+
+    fn handle<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, Handled>;
+
+    /// Tells the handler that its record was dead-lettered, and marks the event as handled.
+    fn exhausted<'a>(&'a self, attempt: Attempt<'a>, error: &'a HandlerError) -> Answer<'a, ()> {
+        let _ = (attempt, error);
+        Box::pin(async { Ok(()) })
+    }
+}
+
+pub(super) struct Transactional<H> {
+    pub(super) database: Database,
+    pub(super) handler: H,
+}
+
+impl<H: TransactionalHandler> Handler for Transactional<H> {
+    fn retry(&self) -> RetryPolicy {
+        self.handler.retry()
+    }
+
+    fn handle<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, Handled> {
+        Box::pin(async move {
+            let delivery = attempt.decode()?;
+            let mut tx = self.database.begin().await?;
+            if !attempt.record_in_inbox(&mut tx, delivery.envelope.id).await? {
+                tx.rollback().await?;
+                return Ok(Handled::Duplicate);
+            }
+            let mut outbox = Outbox::caused_by(attempt.group, &delivery);
+            self.handler.handle(&mut tx, &mut outbox, &delivery).await?;
+            self.database.commit(tx, outbox).await?;
+            Ok(Handled::Done)
+        })
+    }
+
+    fn exhausted<'a>(&'a self, attempt: Attempt<'a>, error: &'a HandlerError) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let Ok(delivery) = attempt.decode() else { return Ok(()) };
+            let mut tx = self.database.begin().await?;
+            if !attempt.record_in_inbox(&mut tx, delivery.envelope.id).await? {
+                return Ok(tx.rollback().await?);
+            }
+            let mut outbox = Outbox::caused_by(attempt.group, &delivery);
+            self.handler.exhausted(&mut tx, &mut outbox, &delivery, error).await?;
+            Ok(self.database.commit(tx, outbox).await?)
+        })
+    }
+}
+
+pub(super) struct Effect<H> {
+    pub(super) database: Database,
+    pub(super) handler: H,
+}
+
+impl<H: EffectHandler> Handler for Effect<H> {
+    fn retry(&self) -> RetryPolicy {
+        self.handler.retry()
+    }
+
+    fn handle<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, Handled> {
+        Box::pin(async move {
+            let delivery = attempt.decode()?;
+            let id = delivery.envelope.id;
+            let mut tx = self.database.begin().await?;
+            if inbox::seen(&mut tx, attempt.inbox_scope, id).await? {
+                tx.rollback().await?;
+                return Ok(Handled::Duplicate);
+            }
+            let plan = match self.handler.prepare(&mut tx, &delivery).await? {
+                Prepared::Do(plan) => plan,
+                Prepared::Nothing => {
+                    attempt.record_in_inbox(&mut tx, id).await?;
+                    tx.commit().await?;
+                    return Ok(Handled::Nothing);
+                }
+            };
+            tx.commit().await?;
+            // A crash from here to the last commit repeats the effect, under the same idempotency key.
+            let outcome = self.handler.effect(&plan, &delivery).await?;
+            let mut tx = self.database.begin().await?;
+            if !attempt.record_in_inbox(&mut tx, id).await? {
+                tx.rollback().await?;
+                return Ok(Handled::Duplicate);
+            }
+            let mut outbox = Outbox::caused_by(attempt.group, &delivery);
+            self.handler.complete(&mut tx, &mut outbox, &delivery, outcome).await?;
+            self.database.commit(tx, outbox).await?;
+            Ok(Handled::Done)
+        })
+    }
+
+    fn exhausted<'a>(&'a self, attempt: Attempt<'a>, error: &'a HandlerError) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let Ok(delivery) = attempt.decode() else { return Ok(()) };
+            let mut tx = self.database.begin().await?;
+            if !attempt.record_in_inbox(&mut tx, delivery.envelope.id).await? {
+                return Ok(tx.rollback().await?);
+            }
+            let mut outbox = Outbox::caused_by(attempt.group, &delivery);
+            self.handler.exhausted(&mut tx, &mut outbox, &delivery, error).await?;
+            Ok(self.database.commit(tx, outbox).await?)
+        })
+    }
+}
+
+pub(super) struct Plain<H>(pub(super) H);
+
+impl<H: PlainHandler> Handler for Plain<H> {
+    fn retry(&self) -> RetryPolicy {
+        self.0.retry()
+    }
+
+    fn handle<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, Handled> {
+        Box::pin(async move {
+            self.0.handle(&attempt.decode()?).await?;
+            Ok(Handled::Done)
+        })
+    }
+}
+
+pub(super) struct Raw<H>(pub(super) H);
+
+impl<H: RawHandler> Handler for Raw<H> {
+    fn retry(&self) -> RetryPolicy {
+        self.0.retry()
+    }
+
+    fn handle<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, Handled> {
+        Box::pin(async move {
+            self.0.handle(attempt.record).await?;
+            Ok(Handled::Done)
+        })
+    }
+}
+
+impl Attempt<'_> {
+    fn decode<E: DeserializeOwned>(&self) -> Result<Delivery<E>, UndecodableError> {
+        let envelope = self.envelope.ok_or_else(|| UndecodableError("it has no envelope".to_owned()))?;
+        let value = self.record.value.as_deref().unwrap_or_default();
+        let event = serde_json::from_slice(value)
+            .map_err(|error| UndecodableError(format!("its value is no {}: {error}", envelope.event_type)))?;
+        Ok(Delivery {
+            event,
+            envelope: envelope.clone(),
+            origin: self.record.origin.clone(),
+            attempt: self.attempt,
+            last_attempt: self.last_attempt,
+            now: self.now,
+        })
+    }
+
+    async fn record_in_inbox(&self, tx: &mut Tx, id: EventId) -> Result<bool, sqlx::Error> {
+        inbox::record(tx, self.inbox_scope, id, self.now).await
+    }
+}

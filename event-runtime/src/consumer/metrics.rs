@@ -1,0 +1,96 @@
+//! What a consumer counts. The names are listed in docs/OPERATIONS.md.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+/// The metric families of all consumers of a process. Clones share them.
+#[derive(Clone, Debug)]
+pub struct ConsumerMetrics {
+    pub(super) consumed: Family<RecordLabels, Counter>,
+    pub(super) handled: Family<EventLabels, Counter>,
+    pub(super) retried: Family<EventLabels, Counter>,
+    pub(super) rejected: Family<EventLabels, Counter>,
+    pub(super) duplicates: Family<EventLabels, Counter>,
+    pub(super) skipped: Family<RecordLabels, Counter>,
+    pub(super) dead_letters: Family<EventLabels, Counter>,
+    pub(super) outages: Family<EventLabels, Counter>,
+    pub(super) in_flight: Family<GroupLabels, Gauge>,
+    pub(super) blocked_keys: Family<GroupLabels, Gauge>,
+    pub(super) paused_partitions: Family<GroupLabels, Gauge>,
+    pub(super) assigned_partitions: Family<GroupLabels, Gauge>,
+    pub(super) rebalances: Family<GroupLabels, Counter>,
+    pub(super) commit_failures: Family<GroupLabels, Counter>,
+    pub(super) drain_seconds: Family<GroupLabels, Histogram, fn() -> Histogram>,
+    pub(super) handler_seconds: Family<EventLabels, Histogram, fn() -> Histogram>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct GroupLabels {
+    pub(super) group: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RecordLabels {
+    pub(super) group: &'static str,
+    pub(super) topic: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct EventLabels {
+    pub(super) group: &'static str,
+    pub(super) topic: String,
+    pub(super) r#type: String,
+}
+
+const HANDLER_SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const DRAIN_SECONDS: [f64; 8] = [0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+impl Default for ConsumerMetrics {
+    fn default() -> Self {
+        ConsumerMetrics {
+            consumed: Family::default(),
+            handled: Family::default(),
+            retried: Family::default(),
+            rejected: Family::default(),
+            duplicates: Family::default(),
+            skipped: Family::default(),
+            dead_letters: Family::default(),
+            outages: Family::default(),
+            in_flight: Family::default(),
+            blocked_keys: Family::default(),
+            paused_partitions: Family::default(),
+            assigned_partitions: Family::default(),
+            rebalances: Family::default(),
+            commit_failures: Family::default(),
+            drain_seconds: Family::new_with_constructor(|| Histogram::new(DRAIN_SECONDS)),
+            handler_seconds: Family::new_with_constructor(|| Histogram::new(HANDLER_SECONDS)),
+        }
+    }
+}
+
+impl ConsumerMetrics {
+    /// Adds all families to `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("consumer");
+        registry.register("records_consumed", "Records read", self.consumed.clone());
+        registry.register("records_handled", "Records a handler has handled", self.handled.clone());
+        registry.register("records_retried", "Failed attempts that are tried again", self.retried.clone());
+        registry.register("records_rejected", "Records that can never be handled", self.rejected.clone());
+        registry.register("records_duplicate", "Records that had been handled before", self.duplicates.clone());
+        registry.register("records_skipped", "Records that no handler of the group takes", self.skipped.clone());
+        registry.register("dead_letters", "Records written to a dead-letter topic", self.dead_letters.clone());
+        registry.register("outages", "Times that a dependency was found to be away", self.outages.clone());
+        registry.register("in_flight", "Attempts running now", self.in_flight.clone());
+        registry.register("blocked_keys", "Keys that wait for a retry or a dependency", self.blocked_keys.clone());
+        registry.register("paused_partitions", "Partitions paused at the budget", self.paused_partitions.clone());
+        registry.register("assigned_partitions", "Partitions this member has", self.assigned_partitions.clone());
+        registry.register("rebalances", "Assignments and revocations", self.rebalances.clone());
+        registry.register("commit_failures", "Offset commits that failed", self.commit_failures.clone());
+        let drain = "Time until work in flight had ended, at a revoke";
+        registry.register_with_unit("drain", drain, Unit::Seconds, self.drain_seconds.clone());
+        registry.register_with_unit("handler", "Time an attempt took", Unit::Seconds, self.handler_seconds.clone());
+    }
+}

@@ -1,0 +1,295 @@
+//! The poll thread: the only one that polls, commits, pauses and seeks.
+
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+use super::{
+    commands::{Commands, Wishes},
+    metrics::RecordLabels,
+    rebalance::{Incoming, Owned, Rebalances, offset_list},
+};
+use crate::{
+    Record,
+    error::Chain,
+    reader::to_record,
+    scheduler::{Generation, Partition},
+};
+
+/// How long a poll waits for its first record.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
+/// The same while a partition is paused: a resume must not wait long.
+const PAUSED_WAIT: Duration = Duration::from_millis(5);
+/// How many records, and bytes of them, are handed on at once.
+const BATCH_RECORDS: usize = 500;
+const BATCH_BYTES: usize = 1 << 20;
+/// Offsets are committed this often; more would only repeat after a crash.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+/// With all brokers gone, poll returns errors at once.
+const ERROR_PAUSE: Duration = Duration::from_millis(200);
+/// Between two log lines about errors that go on.
+const ERROR_LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// Before a new client replaces one that has failed for good.
+const RENEW_PAUSE: Duration = Duration::from_secs(1);
+
+/// The client of a consumer.
+pub(super) type Client = BaseConsumer<Rebalances>;
+
+/// Makes clients: the first one, and others after fatal errors.
+pub(super) struct ClientFactory {
+    pub(super) config: ClientConfig,
+    pub(super) topics: Vec<String>,
+    pub(super) context: Box<dyn Fn() -> Rebalances + Send>,
+}
+
+pub(super) struct Poller {
+    pub(super) clients: ClientFactory,
+    pub(super) commands: Arc<Commands>,
+    pub(super) pulse: Arc<Pulse>,
+}
+
+/// When the poll thread last polled.
+pub(super) struct Pulse {
+    started: Instant,
+    last_ms: AtomicU64,
+}
+
+enum Ended {
+    Closing,
+    /// Only a new client helps.
+    Fatal,
+}
+
+impl ClientFactory {
+    pub(super) fn create(&self) -> Result<Arc<Client>, KafkaError> {
+        let client: Arc<Client> = Arc::new(self.config.create_with_context((self.context)())?);
+        let set = client.context().consumer.set(Arc::downgrade(&client));
+        debug_assert!(set.is_ok(), "the context is new");
+        let topics: Vec<_> = self.topics.iter().map(String::as_str).collect();
+        client.subscribe(&topics)?;
+        Ok(client)
+    }
+}
+
+impl Pulse {
+    pub(super) fn new() -> Pulse {
+        Pulse { started: Instant::now(), last_ms: AtomicU64::new(0) }
+    }
+
+    pub(super) fn age(&self) -> Duration {
+        let last = Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(last)
+    }
+
+    fn beat(&self) {
+        self.last_ms.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+impl Poller {
+    /// Polls until told to close; then commits and leaves the group.
+    pub(super) fn run(self, first: Arc<Client>) {
+        let mut client = Some(first);
+        loop {
+            if let Some(client) = client.take() {
+                let ended = Polling { client: &client, poller: &self, errors: Errors::default() }.run();
+                let lost = client.context().owned().take_all();
+                if let Ended::Closing = ended {
+                    // The last offsets are committed. Dropping the client leaves the group, which may block: nothing but
+                    // this thread waits for it.
+                    return;
+                }
+                client.context().lost(lost);
+            }
+            if self.commands.closing() {
+                return;
+            }
+            thread::sleep(RENEW_PAUSE);
+            self.pulse.beat();
+            match self.clients.create() {
+                Ok(new) => client = Some(new),
+                Err(error) => {
+                    tracing::error!(error = %Chain(&error), "a new Kafka client cannot be made; trying again")
+                }
+            }
+        }
+    }
+}
+
+struct Polling<'a> {
+    client: &'a Arc<Client>,
+    poller: &'a Poller,
+    errors: Errors,
+}
+
+impl Polling<'_> {
+    fn run(mut self) -> Ended {
+        let mut committed_at = Instant::now();
+        loop {
+            self.poller.pulse.beat();
+            let wishes = self.poller.commands.take();
+            let close = wishes.close;
+            let paused = self.apply(wishes);
+            if close {
+                self.commit_last();
+                return Ended::Closing;
+            }
+            if committed_at.elapsed() >= COMMIT_INTERVAL {
+                committed_at = Instant::now();
+                self.commit();
+            }
+            match self.poll_batch(if paused { PAUSED_WAIT } else { IDLE_WAIT }) {
+                Ok(records) if records.is_empty() => {}
+                Ok(records) => {
+                    self.errors.over(self.context().group);
+                    // A dispatcher that is gone has told us to close, or has failed: close either way.
+                    if self.context().incoming.blocking_send(Incoming::Records(records)).is_err() {
+                        self.poller.commands.close();
+                    }
+                }
+                Err(KafkaError::MessageConsumptionFatal(code)) => {
+                    tracing::error!(group = self.context().group, error = %code, "the Kafka client failed for good");
+                    return Ended::Fatal;
+                }
+                Err(error) => {
+                    self.errors.note(self.context().group, &error);
+                    thread::sleep(ERROR_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn context(&self) -> &Rebalances {
+        self.client.context()
+    }
+
+    /// Waits for a first record, then takes what the local queue has. An error after a record comes again or was passing.
+    fn poll_batch(&self, wait: Duration) -> Result<Vec<(Partition, Generation, Record)>, KafkaError> {
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        let mut polled = self.client.poll(wait);
+        while let Some(message) = polled {
+            let message = match message {
+                Ok(message) => message,
+                Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Err(error),
+                Err(error) if records.is_empty() => return Err(error),
+                Err(_) => break,
+            };
+            let passed = self.context().owned().passed(message.topic(), message.partition(), message.offset());
+            if let Some((partition, generation)) = passed {
+                let record = to_record(&message);
+                bytes += record.size();
+                let topic = record.origin.topic.clone();
+                let labels = RecordLabels { group: self.context().group, topic };
+                self.context().metrics.consumed.get_or_create(&labels).inc();
+                records.push((partition, generation, record));
+            }
+            if records.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES {
+                break;
+            }
+            polled = self.client.poll(Duration::ZERO);
+        }
+        Ok(records)
+    }
+
+    /// Notes offsets to commit, pauses and resumes; whether anything is paused now.
+    fn apply(&self, wishes: Wishes) -> bool {
+        let mut owned = self.context().owned();
+        for (partition, (generation, offset)) in wishes.commits {
+            if let Some(owned) = owned.current(&partition, generation) {
+                owned.wanted = Some(offset);
+            }
+        }
+        for (partition, (generation, pause)) in wishes.pauses {
+            if let Some(owned) = owned.current(&partition, generation).filter(|owned| owned.paused != pause) {
+                owned.paused = pause;
+                self.pause_or_resume(&partition, pause, owned.next);
+            }
+        }
+        owned.iter_mut().any(|(_, owned)| owned.paused)
+    }
+
+    fn pause_or_resume(&self, partition: &Partition, pause: bool, next: Option<i64>) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&partition.topic, partition.number);
+        let changed = if pause { self.client.pause(&list) } else { self.client.resume(&list) };
+        let sought = match (pause, next) {
+            // Without it the next record took up to a second when nothing else was being fetched.
+            (false, Some(next)) => {
+                self.client.seek(&partition.topic, partition.number, Offset::Offset(next), Duration::ZERO)
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = changed.and(sought) {
+            tracing::warn!(%partition, pause, error = %Chain(&error), "the partition was not paused or resumed");
+        }
+    }
+
+    fn commit(&self) {
+        let offsets = take_uncommitted(&mut self.context().owned());
+        if offsets.is_empty() {
+            return;
+        }
+        if let Err(error) = self.client.commit(&offset_list(&offsets), CommitMode::Async) {
+            tracing::warn!(group = self.context().group, error = %Chain(&error), "offsets were not committed");
+        }
+    }
+
+    fn commit_last(&self) {
+        let offsets = take_uncommitted(&mut self.context().owned());
+        self.context().commit_now(&offsets);
+    }
+}
+
+fn take_uncommitted(owned: &mut Owned) -> Vec<(Partition, i64)> {
+    let moved = owned.iter_mut().filter_map(|(partition, owned)| {
+        let wanted = owned.wanted.filter(|wanted| owned.sent != Some(*wanted))?;
+        owned.sent = Some(wanted);
+        Some((partition, wanted))
+    });
+    moved.collect()
+}
+
+/// Says that Kafka is away, not too often, and that it is back.
+#[derive(Default)]
+struct Errors {
+    since: Option<Instant>,
+    logged: Option<Instant>,
+}
+
+impl Errors {
+    fn note(&mut self, group: &str, error: &KafkaError) {
+        self.since.get_or_insert_with(Instant::now);
+        if self.logged.is_some_and(|logged| logged.elapsed() < ERROR_LOG_INTERVAL) {
+            return;
+        }
+        self.logged = Some(Instant::now());
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition) {
+            tracing::warn!(group, %error, "a topic does not exist yet; create it with `eventctl topics apply`");
+        } else {
+            tracing::warn!(group, %error, "Kafka cannot be read; trying again");
+        }
+    }
+
+    fn over(&mut self, group: &str) {
+        self.logged = None;
+        if let Some(since) = self.since.take() {
+            tracing::info!(group, after_ms = since.elapsed().as_millis() as u64, "Kafka is read again");
+        }
+    }
+}
+
+/// A context for a new client; it owns nothing yet.
+pub(super) fn nothing_owned() -> (OnceLock<std::sync::Weak<Client>>, Mutex<Owned>) {
+    (OnceLock::new(), Mutex::new(Owned::default()))
+}

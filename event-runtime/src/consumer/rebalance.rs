@@ -1,0 +1,290 @@
+//! The partitions this member owns, and what happens when they come and go. librdkafka calls in here from inside
+//! `poll`, so everything runs on the poll thread.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientContext, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+};
+use tokio::sync::mpsc;
+
+use super::metrics::{ConsumerMetrics, GroupLabels};
+use crate::{
+    Record,
+    error::Chain,
+    scheduler::{Generation, Partition},
+};
+
+/// A synchronous commit has no timeout of its own: with its broker down it blocked for 45 s inside a revoke. The helper
+/// thread may wait that long; we do not.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
+/// How much longer than the drain deadline the dispatcher may take to answer a revoke.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the poll thread tells the dispatcher.
+pub(super) enum Incoming {
+    Records(Vec<(Partition, Generation, Record)>),
+    Assigned(Vec<Partition>, Generation),
+    /// Drain these, and answer with the offsets to read next.
+    Revoked(Vec<Partition>, SyncSender<Vec<(Partition, i64)>>),
+    /// Somebody else may have these already.
+    Lost(Vec<Partition>),
+}
+
+/// What outlives a Kafka client.
+#[derive(Default)]
+pub(super) struct Membership {
+    /// The number of the last assignment.
+    generation: AtomicU64,
+    /// Set by the first assignment.
+    pub(super) assigned: AtomicBool,
+}
+
+/// The context of the Kafka client.
+pub(super) struct Rebalances {
+    pub(super) group: &'static str,
+    pub(super) drain_deadline: Duration,
+    pub(super) incoming: mpsc::Sender<Incoming>,
+    pub(super) membership: Arc<Membership>,
+    pub(super) metrics: ConsumerMetrics,
+    pub(super) consumer: OnceLock<Weak<BaseConsumer<Rebalances>>>,
+    pub(super) owned: Mutex<Owned>,
+}
+
+/// The only partitions that a commit, a pause or a resume may name: the broker does not fence, and accepts from a member
+/// that has lost a partition a commit that rewinds the group.
+#[derive(Default)]
+pub(super) struct Owned(HashMap<Arc<str>, BTreeMap<i32, OwnedPartition>>);
+
+#[derive(Debug)]
+pub(super) struct OwnedPartition {
+    pub(super) generation: Generation,
+    /// One above the last record that was handed to the dispatcher.
+    pub(super) next: Option<i64>,
+    pub(super) paused: bool,
+    /// To be committed.
+    pub(super) wanted: Option<i64>,
+    /// What was last handed to librdkafka to be committed.
+    pub(super) sent: Option<i64>,
+}
+
+impl Owned {
+    pub(super) fn get_mut(&mut self, topic: &str, number: i32) -> Option<&mut OwnedPartition> {
+        self.0.get_mut(topic)?.get_mut(&number)
+    }
+
+    /// The partition in that generation.
+    pub(super) fn current(&mut self, partition: &Partition, generation: Generation) -> Option<&mut OwnedPartition> {
+        self.get_mut(&partition.topic, partition.number).filter(|owned| owned.generation == generation)
+    }
+
+    /// Notes that a record is handed on: its partition and generation, unless the partition is not ours.
+    pub(super) fn passed(&mut self, topic: &str, number: i32, offset: i64) -> Option<(Partition, Generation)> {
+        let name = self.0.get_key_value(topic)?.0.clone();
+        let owned = self.get_mut(topic, number)?;
+        owned.next = Some(offset + 1);
+        Some((Partition { topic: name, number }, owned.generation))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Partition, &mut OwnedPartition)> {
+        self.0.iter_mut().flat_map(|(topic, partitions)| {
+            partitions.iter_mut().map(|(number, owned)| (Partition { topic: topic.clone(), number: *number }, owned))
+        })
+    }
+
+    pub(super) fn take_all(&mut self) -> Vec<Partition> {
+        let all = self.iter_mut().map(|(partition, _)| partition).collect();
+        self.0.clear();
+        all
+    }
+
+    fn add(&mut self, partition: &Partition, generation: Generation) {
+        let owned = OwnedPartition { generation, next: None, paused: false, wanted: None, sent: None };
+        self.0.entry(partition.topic.clone()).or_default().insert(partition.number, owned);
+    }
+
+    fn remove(&mut self, partition: &Partition) -> bool {
+        self.0.get_mut(&partition.topic).is_some_and(|partitions| partitions.remove(&partition.number).is_some())
+    }
+}
+
+impl Rebalances {
+    pub(super) fn owned(&self) -> MutexGuard<'_, Owned> {
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn labels(&self) -> GroupLabels {
+        GroupLabels { group: self.group }
+    }
+
+    /// Commits, and waits for that a limited time.
+    pub(super) fn commit_now(&self, offsets: &[(Partition, i64)]) {
+        let Some(consumer) = self.consumer.get().and_then(Weak::upgrade) else { return };
+        if offsets.is_empty() {
+            return;
+        }
+        let list = offset_list(offsets);
+        let (done, committed) = sync_channel(1);
+        let commit = move || {
+            let result = consumer.commit(&list, CommitMode::Sync);
+            // Before the answer: whoever waits for it may want to be the one that closes the client.
+            drop(consumer);
+            done.send(result).ok();
+        };
+        let spawned = thread::Builder::new().name(format!("{}-commit", self.group)).spawn(commit);
+        let failure = match spawned.map(|_| committed.recv_timeout(COMMIT_PATIENCE)) {
+            Ok(Ok(Ok(()))) => return,
+            Ok(Ok(Err(error))) => Chain(&error).to_string(),
+            Ok(Err(RecvTimeoutError::Timeout)) => format!("not acknowledged within {COMMIT_PATIENCE:?}"),
+            Ok(Err(RecvTimeoutError::Disconnected)) => "the committing thread panicked".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.metrics.commit_failures.get_or_create(&self.labels()).inc();
+        tracing::warn!(
+            group = self.group,
+            error = failure,
+            "the last offsets were not committed: records may come twice"
+        );
+    }
+
+    fn assigned(&self, list: &TopicPartitionList) {
+        let generation = self.membership.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        let partitions = partitions(list);
+        {
+            let mut owned = self.owned();
+            for partition in &partitions {
+                owned.add(partition, generation);
+            }
+        }
+        self.membership.assigned.store(true, Ordering::Relaxed);
+        self.metrics.rebalances.get_or_create(&self.labels()).inc();
+        tracing::info!(group = self.group, partitions = names(&partitions), "assigned");
+        self.tell(Incoming::Assigned(partitions, generation));
+    }
+
+    fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        // From here on no regular commit names them; the one below is the last.
+        let mut partitions = partitions(list);
+        {
+            let mut owned = self.owned();
+            partitions.retain(|partition| owned.remove(partition));
+        }
+        if partitions.is_empty() {
+            return;
+        }
+        self.metrics.rebalances.get_or_create(&self.labels()).inc();
+        if consumer.assignment_lost() {
+            self.lost(partitions);
+            return;
+        }
+        let begun = std::time::Instant::now();
+        let (answer, drained) = sync_channel(1);
+        self.tell(Incoming::Revoked(partitions.clone(), answer));
+        let offsets = drained.recv_timeout(self.drain_deadline + ANSWER_PATIENCE).unwrap_or_default();
+        self.metrics.drain_seconds.get_or_create(&self.labels()).observe(begun.elapsed().as_secs_f64());
+        self.commit_now(&offsets);
+        tracing::info!(
+            group = self.group,
+            partitions = names(&partitions),
+            drained_ms = begun.elapsed().as_millis() as u64,
+            "revoked"
+        );
+    }
+
+    pub(super) fn lost(&self, partitions: Vec<Partition>) {
+        if partitions.is_empty() {
+            return;
+        }
+        tracing::warn!(group = self.group, partitions = names(&partitions), "lost: another member may have them");
+        self.tell(Incoming::Lost(partitions));
+    }
+
+    fn tell(&self, incoming: Incoming) {
+        // A dispatcher that is gone is shutting down and needs no news.
+        self.incoming.blocking_send(incoming).ok();
+    }
+}
+
+impl ConsumerContext for Rebalances {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(_) => {}
+            Rebalance::Revoke(list) => self.revoked(consumer, list),
+            Rebalance::Error(error) => {
+                tracing::warn!(group = self.group, error = %Chain(error), "rebalance failed");
+                let all = self.owned().take_all();
+                self.lost(all);
+            }
+        }
+    }
+
+    fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(list) = rebalance {
+            self.assigned(list);
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        let Err(error) = result else { return };
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::NoOffset) {
+            return;
+        }
+        self.metrics.commit_failures.get_or_create(&self.labels()).inc();
+        tracing::warn!(group = self.group, error = %Chain(&error), "offsets were not committed; trying again");
+        let mut owned = self.owned();
+        for element in offsets.elements() {
+            if let Some(partition) = owned.get_mut(element.topic(), element.partition()) {
+                partition.sent = None;
+            }
+        }
+    }
+}
+
+impl ClientContext for Rebalances {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            // Settings for producers, given to all clients with -X.
+            RDKafkaLogLevel::Warning if facility == "CONFWARN" => tracing::debug!("{message}"),
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                tracing::warn!(group = self.group, "{facility}: {message}");
+            }
+            _ => tracing::debug!(group = self.group, "{facility}: {message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // `poll` returns it as well; the poll thread says what it means.
+        tracing::debug!(group = self.group, %error, reason, "the consumer reports");
+    }
+}
+
+/// The offsets as librdkafka takes them.
+pub(super) fn offset_list(offsets: &[(Partition, i64)]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for (partition, offset) in offsets {
+        list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*offset))
+            .expect("an offset that was read is no negative number");
+    }
+    list
+}
+
+fn partitions(list: &TopicPartitionList) -> Vec<Partition> {
+    let elements = list.elements();
+    elements.iter().map(|it| Partition { topic: it.topic().into(), number: it.partition() }).collect()
+}
+
+fn names(partitions: &[Partition]) -> String {
+    partitions.iter().map(Partition::to_string).collect::<Vec<_>>().join(" ")
+}

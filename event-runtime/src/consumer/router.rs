@@ -1,0 +1,144 @@
+//! Finds the handler of a record.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use shared_events::Envelope;
+
+use super::{dead_letter::header, kinds::Handler};
+use crate::{HandlerError, Record, RetryPolicy};
+
+/// A record with everything its attempts need.
+pub(super) struct Job {
+    pub(super) record: Record,
+    pub(super) content: Content,
+    /// Set when the dead letter is acknowledged, so that a failure after that does not write it twice.
+    pub(super) dead_lettered: AtomicBool,
+}
+
+/// What a record is.
+pub(super) enum Content {
+    /// An event that one of our handlers takes.
+    Event { envelope: Envelope, handler: Arc<dyn Handler> },
+    /// Something that is no event, or has no value; says why.
+    Undecodable(String),
+    /// A record of a topic that is read raw.
+    Raw(Arc<dyn Handler>),
+}
+
+/// Where a record goes.
+pub(super) enum Route {
+    /// To a handler. The number tells handlers apart, for their outages.
+    Job { job: Job, handler: usize, retry: RetryPolicy },
+    /// Nowhere.
+    Skip { record: Record, why: &'static str },
+}
+
+/// The handlers of a consumer group.
+pub(super) struct Router {
+    pub(super) group: &'static str,
+    by_type: HashMap<&'static str, (usize, Arc<dyn Handler>)>,
+    by_topic: HashMap<String, (usize, Arc<dyn Handler>)>,
+}
+
+/// The handler number of records that reach no handler.
+const NOBODY: usize = 0;
+
+impl Router {
+    pub(super) fn new(group: &'static str) -> Router {
+        Router { group, by_type: HashMap::new(), by_topic: HashMap::new() }
+    }
+
+    /// Adds the handler of an event type; false when it has one already.
+    pub(super) fn add(&mut self, event_type: &'static str, handler: Arc<dyn Handler>) -> bool {
+        let number = self.next_number();
+        self.by_type.insert(event_type, (number, handler)).is_none()
+    }
+
+    /// Adds the handler of raw topics; false when one of them has one already.
+    pub(super) fn add_raw(&mut self, topics: &[String], handler: &Arc<dyn Handler>) -> bool {
+        let number = self.next_number();
+        topics.iter().all(|topic| self.by_topic.insert(topic.clone(), (number, handler.clone())).is_none())
+    }
+
+    pub(super) fn route(&self, record: Record) -> Route {
+        if let Some((number, handler)) = self.by_topic.get(&record.origin.topic) {
+            let (number, handler) = (*number, handler.clone());
+            let retry = handler.retry();
+            return job(record, Content::Raw(handler), number, retry);
+        }
+        if record.header(header::TARGET_GROUP).is_some_and(|target| target != self.group.as_bytes()) {
+            return Route::Skip { record, why: "it was replayed for another group" };
+        }
+        let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
+        let envelope = match Envelope::from_headers(headers) {
+            Ok(envelope) => envelope,
+            Err(error) => return undecodable(record, error.to_string()),
+        };
+        let Some((number, handler)) = self.by_type.get(envelope.event_type.as_str()) else {
+            return Route::Skip { record, why: "no handler takes its type" };
+        };
+        if record.value.is_none() {
+            return undecodable(record, "it has no value".to_owned());
+        }
+        let (number, handler) = (*number, handler.clone());
+        let retry = handler.retry();
+        job(record, Content::Event { envelope, handler }, number, retry)
+    }
+
+    fn next_number(&self) -> usize {
+        NOBODY + 1 + self.by_type.len() + self.by_topic.len()
+    }
+}
+
+impl Job {
+    /// The event's type, for logs and labels; `-` for what is no event.
+    pub(super) fn event_type(&self) -> &str {
+        self.envelope().map_or("-", |envelope| &envelope.event_type)
+    }
+
+    /// Everything about the event but its data, if it is one.
+    pub(super) fn envelope(&self) -> Option<&Envelope> {
+        match &self.content {
+            Content::Event { envelope, .. } => Some(envelope),
+            Content::Undecodable(_) | Content::Raw(_) => None,
+        }
+    }
+
+    /// The event's id, for logs; empty for what is no event.
+    pub(super) fn event_id(&self) -> String {
+        self.envelope().map(|envelope| envelope.id.to_string()).unwrap_or_default()
+    }
+
+    /// The key as text, for logs.
+    pub(super) fn key(&self) -> String {
+        self.record.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned()
+    }
+
+    /// How often this record was put back into its topic from the dead letters.
+    pub(super) fn replays(&self) -> u32 {
+        let count = self.record.header(header::REPLAY_COUNT).and_then(|value| std::str::from_utf8(value).ok());
+        count.and_then(|count| count.parse().ok()).unwrap_or(0)
+    }
+}
+
+fn undecodable(record: Record, why: String) -> Route {
+    job(record, Content::Undecodable(why), NOBODY, RetryPolicy::default())
+}
+
+fn job(record: Record, content: Content, handler: usize, retry: RetryPolicy) -> Route {
+    Route::Job { job: Job { record, content, dead_lettered: AtomicBool::new(false) }, handler, retry }
+}
+
+/// The failure of a record that no handler can be asked about.
+#[derive(Debug, thiserror::Error)]
+#[error("the record cannot be decoded: {0}")]
+pub(super) struct UndecodableError(pub(super) String);
+
+impl From<UndecodableError> for HandlerError {
+    fn from(error: UndecodableError) -> Self {
+        Self::reject(error)
+    }
+}

@@ -1,0 +1,206 @@
+//! One assigned partition: its lanes, its watermark, what it takes in memory.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{BURY_RETRY, Generation, InHand, Lane, Offer, State, Task};
+use crate::{HandlerError, RetryPolicy};
+
+#[derive(Debug)]
+pub(super) struct Assignment<T> {
+    pub(super) generation: Generation,
+    /// Set when the partition is being given back.
+    pub(super) stopped: bool,
+    pub(super) paused: bool,
+    /// Offsets that came in and are not handled.
+    pub(super) unfinished: BTreeSet<i64>,
+    pub(super) lanes: HashMap<Lane, LaneState<T>>,
+    /// Lanes whose head may start, in the order of their turns.
+    pub(super) ready: VecDeque<Lane>,
+    /// One above the highest offset that came in.
+    next_offset: Option<i64>,
+    /// The watermark that was last handed out.
+    reported: Option<i64>,
+    records: usize,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct LaneState<T> {
+    /// Never empty: a lane is removed with its last record.
+    pub(super) queue: VecDeque<Pending<T>>,
+    pub(super) waits: Waits,
+}
+
+/// What a lane waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// Its turn.
+    Turn,
+    /// The end of its head's attempt.
+    Attempt,
+    /// The end of its head's retry pause.
+    Until(Duration),
+    /// The end of an outage.
+    Dependency,
+    /// The end of an older generation's attempt at its key.
+    Predecessor,
+}
+
+#[derive(Debug)]
+pub(super) struct Pending<T> {
+    pub(super) offset: i64,
+    pub(super) bytes: usize,
+    pub(super) handler: usize,
+    pub(super) retry: RetryPolicy,
+    pub(super) payload: T,
+    pub(super) attempt: u32,
+    pub(super) stage: Stage,
+    pub(super) last_error: Option<Arc<HandlerError>>,
+    /// The last ticket given out when this record last answered `Unavailable`.
+    pub(super) unavailable_after: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage {
+    Handle,
+    Bury { failures: u32 },
+}
+
+impl<T: Clone> Assignment<T> {
+    pub(super) fn new(generation: Generation) -> Self {
+        Assignment {
+            generation,
+            stopped: false,
+            paused: false,
+            unfinished: BTreeSet::new(),
+            lanes: HashMap::new(),
+            ready: VecDeque::new(),
+            next_offset: None,
+            reported: None,
+            records: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Notes that `offset` came in; false when it did before. A seek after a resume can repeat records.
+    pub(super) fn take_offset(&mut self, offset: i64) -> bool {
+        if self.next_offset.is_some_and(|next| offset < next) {
+            return false;
+        }
+        self.next_offset = Some(offset + 1);
+        // Where reading began need not be committed: it follows from what is committed already.
+        self.reported.get_or_insert(offset);
+        self.unfinished.insert(offset);
+        true
+    }
+
+    /// Queues a record; its lane, when that has become ready.
+    pub(super) fn queue(&mut self, offer: Offer<T>) -> Option<Lane> {
+        self.records += 1;
+        self.bytes += offer.bytes;
+        let lane = offer.key.clone().map_or(Lane::Record(offer.offset), Lane::Key);
+        let pending = Pending::new(offer);
+        if let Some(state) = self.lanes.get_mut(&lane) {
+            state.queue.push_back(pending);
+            return None;
+        }
+        self.lanes.insert(lane.clone(), LaneState { queue: VecDeque::from([pending]), waits: Waits::Turn });
+        Some(lane)
+    }
+
+    /// Removes a lane's head; whether the lane has another.
+    pub(super) fn complete_head(&mut self, lane: &Lane) -> bool {
+        let Some(state) = self.lanes.get_mut(lane) else { return false };
+        if let Some(done) = state.queue.pop_front() {
+            self.unfinished.remove(&done.offset);
+            self.records -= 1;
+            self.bytes -= done.bytes;
+        }
+        let more = !state.queue.is_empty();
+        if !more {
+            self.lanes.remove(lane);
+        }
+        more
+    }
+
+    /// The offset to read next after a restart: everything below it is handled.
+    pub(super) fn watermark(&self) -> Option<i64> {
+        self.unfinished.first().copied().or(self.next_offset)
+    }
+
+    /// The watermark, if it has moved since this was last asked.
+    pub(super) fn new_watermark(&mut self) -> Option<i64> {
+        let watermark = self.watermark()?;
+        let moved = self.reported.is_none_or(|reported| reported < watermark);
+        if !moved {
+            return None;
+        }
+        self.reported = Some(watermark);
+        Some(watermark)
+    }
+
+    /// Whether to pause (`true`) or resume, if that changes now.
+    pub(super) fn update_pause(&mut self, records: usize, bytes: usize) -> Option<bool> {
+        let full = self.records >= records || self.bytes >= bytes;
+        let roomy = self.records <= records / 2 && self.bytes <= bytes / 2;
+        let paused = if self.paused { !roomy } else { full };
+        (paused != self.paused).then(|| {
+            self.paused = paused;
+            paused
+        })
+    }
+}
+
+impl<T: Clone> LaneState<T> {
+    pub(super) fn in_hand(&self) -> impl Iterator<Item = InHand<T>> {
+        let head = match self.waits {
+            Waits::Turn | Waits::Predecessor => State::Queued,
+            Waits::Attempt => State::Running,
+            Waits::Until(until) => State::Waiting(until),
+            Waits::Dependency => State::Paused,
+        };
+        self.queue.iter().enumerate().map(move |(position, pending)| InHand {
+            payload: pending.payload.clone(),
+            attempt: pending.attempt,
+            state: if position == 0 { head } else { State::Queued },
+            last_error: pending.last_error.clone(),
+        })
+    }
+}
+
+impl<T> Pending<T> {
+    fn new(offer: Offer<T>) -> Self {
+        Pending {
+            offset: offer.offset,
+            bytes: offer.bytes,
+            handler: offer.handler,
+            retry: offer.retry,
+            payload: offer.payload,
+            attempt: 1,
+            stage: Stage::Handle,
+            last_error: None,
+            unavailable_after: None,
+        }
+    }
+
+    pub(super) fn task(&self) -> Task {
+        match (self.stage, &self.last_error) {
+            (Stage::Bury { .. }, Some(error)) => Task::Bury(error.clone()),
+            _ => Task::Handle { last_attempt: self.retry.is_last(self.attempt) },
+        }
+    }
+
+    /// Counts a failed dead-letter write; the pause before the next one.
+    pub(super) fn bury_failed(&mut self, random: f64) -> Duration {
+        let failures = match self.stage {
+            Stage::Bury { failures } => failures + 1,
+            Stage::Handle => 1,
+        };
+        self.stage = Stage::Bury { failures };
+        BURY_RETRY.pause_after(failures, random)
+    }
+}
