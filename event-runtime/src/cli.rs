@@ -2,9 +2,11 @@
 //!
 //! Data goes to stdout, everything said to a person to stderr. Colour only where a person looks: on a terminal.
 
+mod addresses;
 mod events;
 mod output;
 
+pub use addresses::{BrokerArgs, announce};
 pub use events::{ReadArgs, follow};
 pub use output::{Format, Output, Paint, finish};
 

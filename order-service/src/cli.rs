@@ -1,0 +1,93 @@
+//! The command line: `serve` runs the service, everything else asks a running one, or Kafka.
+
+mod api;
+mod follow;
+mod item;
+mod list;
+mod orders_file;
+mod place;
+mod place_file;
+mod status;
+mod timeline;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use event_runtime::{
+    cli::{Output, exit, finish},
+    config::discovery::{Discovery, ORDER_SERVICE},
+};
+
+use self::api::Api;
+
+/// Takes orders, and places and follows them from the command line.
+///
+/// Where order-service and Kafka are comes from flags, else the environment (ORDER_SERVICE_URL, KAFKA_BROKERS), else
+/// the .local-stack/env of a running `cargo run`, else the ports of the compose stack.
+#[derive(Debug, Parser)]
+#[command(name = "order-service", version, max_term_width = 120)]
+#[command(after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 3 the order was cancelled, 124 no end in time")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    Serve(Box<order_service::Config>),
+    /// Place an order and follow it to its end, or place a file of orders
+    Place(place::PlaceArgs),
+    /// Show where an order stands, and its timeline
+    Status(status::StatusArgs),
+    /// List orders, the newest first
+    List(list::ListArgs),
+    /// Show the events of all services as they happen
+    Watch(watch::WatchArgs),
+    /// Print shell completions
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which order-service is asked.
+#[derive(Debug, clap::Args)]
+struct ServiceArgs {
+    /// Where order-service listens
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+}
+
+/// Runs a command to its exit code.
+pub fn run(cli: Cli) -> ExitCode {
+    finish(match cli.command {
+        Command::Serve(config) => serve(*config),
+        Command::Place(args) => block_on(place::run(args)),
+        Command::Status(args) => block_on(status::run(args)),
+        Command::List(args) => block_on(list::run(args)),
+        Command::Watch(args) => watch::run(&args),
+        Command::Completions { shell } => completions(shell),
+    })
+}
+
+fn block_on(command: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<u8> {
+    // Into memory first: the generator panics when stdout is a closed pipe.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "order-service", &mut script);
+    Output::new(Default::default()).line(String::from_utf8_lossy(&script).trim_end())?;
+    Ok(exit::OK)
+}
+
+impl ServiceArgs {
+    /// The API at the address that is found, which stderr is told.
+    fn api(&self, output: &Output) -> anyhow::Result<Api> {
+        let discovery = Discovery::from_process();
+        Api::new(event_runtime::cli::announce(output, &discovery, "order-service", self.url.as_deref(), ORDER_SERVICE))
+    }
+}
