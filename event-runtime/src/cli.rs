@@ -8,7 +8,7 @@ mod output;
 
 pub use addresses::{BrokerArgs, announce};
 pub use events::{ReadArgs, follow};
-pub use output::{Format, Output, Paint, finish};
+pub use output::{Format, Output, Paint, finish, one_line};
 
 /// Exit codes.
 pub mod exit {

@@ -30,6 +30,47 @@ use crate::{
 /// How long one question to the brokers may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 
+/// What [`collect`] found.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// The records wanted, in the order of time.
+    pub records: Vec<Record>,
+    /// Whether everything was read in time.
+    pub complete: bool,
+}
+
+/// The records that `wanted` picks from what the topics that `topic` picks hold now, read within `within`.
+///
+/// # Errors
+/// When no broker answers in that time.
+pub fn collect(
+    kafka: &KafkaConfig,
+    topic: impl Fn(&str) -> bool,
+    from: Position,
+    within: Duration,
+    wanted: impl Fn(&Record) -> bool,
+) -> Result<Collected, ReadError> {
+    let until = Instant::now() + within;
+    let brokers = Brokers::new(kafka, None)?.patience(within);
+    let topics: BTreeMap<String, i32> = brokers.topics()?.into_iter().filter(|(name, _)| topic(name)).collect();
+    let mut reader = Reader::open_on(brokers, &topics, from, Timestamp::now())?;
+    let mut collected = Collected::default();
+    while !reader.caught_up() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        match reader.next(left) {
+            Ok(Some(record)) if wanted(&record) => collected.records.push(record),
+            Ok(_) | Err(ReadError::Disturbed(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    collected.complete = reader.caught_up();
+    collected.records.sort_by_key(|record| (record.timestamp, record.origin.offset));
+    Ok(collected)
+}
+
 /// How long nothing may come before partitions whose end the client has reported count as read.
 const END_SETTLES_AFTER: Duration = Duration::from_secs(1);
 
@@ -78,6 +119,7 @@ pub enum ReadError {
 pub struct Brokers {
     consumer: BaseConsumer,
     addresses: String,
+    patience: Duration,
 }
 
 /// Reads records from every partition of some topics.
@@ -115,7 +157,13 @@ impl Brokers {
             .set("auto.offset.reset", "earliest")
             .set("allow.auto.create.topics", "false");
         let consumer = client.create().map_err(ReadError::Client)?;
-        Ok(Brokers { consumer, addresses: kafka.brokers.clone() })
+        Ok(Brokers { consumer, addresses: kafka.brokers.clone(), patience: ANSWER_WITHIN })
+    }
+
+    /// The same, waiting so long for each answer instead of eight seconds.
+    pub fn patience(mut self, patience: Duration) -> Brokers {
+        self.patience = patience;
+        self
     }
 
     /// Every topic but Kafka's own, with its number of partitions, by name.
@@ -126,7 +174,7 @@ impl Brokers {
         // All of them: asking for one by name creates it on brokers that create topics by themselves.
         let metadata = self
             .consumer
-            .fetch_metadata(None, Timeout::After(ANSWER_WITHIN))
+            .fetch_metadata(None, Timeout::After(self.patience))
             .map_err(|source| ReadError::Unreachable { brokers: self.addresses.clone(), source })?;
         let topics = metadata.topics().iter().filter(|topic| !topic.name().starts_with("__"));
         Ok(topics.map(|topic| (topic.name().to_owned(), topic.partitions().len() as i32)).collect())
@@ -138,7 +186,7 @@ impl Brokers {
     /// When the broker does not answer, or with an error.
     pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), ReadError> {
         self.consumer
-            .fetch_watermarks(topic, partition, Timeout::After(ANSWER_WITHIN))
+            .fetch_watermarks(topic, partition, Timeout::After(self.patience))
             .map_err(|source| ReadError::Refused { what: format!("the offsets of {topic}[{partition}]"), source })
     }
 
@@ -155,7 +203,7 @@ impl Brokers {
             list.add_partition(&topic, partition);
         }
         let refused = |source| ReadError::Refused { what: "the group's committed offsets".to_owned(), source };
-        let answer = self.consumer.committed_offsets(list, Timeout::After(ANSWER_WITHIN)).map_err(refused)?;
+        let answer = self.consumer.committed_offsets(list, Timeout::After(self.patience)).map_err(refused)?;
         let elements = answer.elements();
         let offsets = elements.iter().map(|element| {
             let offset = match element.offset() {
@@ -201,7 +249,7 @@ impl Brokers {
         for (topic, partition) in partitions.keys() {
             list.add_partition_offset(topic, *partition, Offset::Offset(millisecond)).map_err(refused)?;
         }
-        let answer = self.consumer.offsets_for_times(list, Timeout::After(ANSWER_WITHIN)).map_err(refused)?;
+        let answer = self.consumer.offsets_for_times(list, Timeout::After(self.patience)).map_err(refused)?;
         let elements = answer.elements();
         Ok(elements.iter().map(|found| ((found.topic().to_owned(), found.partition()), found.offset())).collect())
     }
@@ -215,13 +263,25 @@ impl Reader {
     pub fn open(kafka: &KafkaConfig, topics: &[String], from: Position, now: Timestamp) -> Result<Reader, ReadError> {
         let brokers = Brokers::new(kafka, None)?;
         let existing = brokers.topics()?;
-        let mut watermarks = HashMap::new();
-        for topic in topics {
-            let partitions = *existing.get(topic).ok_or_else(|| ReadError::NoTopic {
+        let wanted = topics.iter().map(|topic| match existing.get(topic) {
+            Some(partitions) => Ok((topic.clone(), *partitions)),
+            None => Err(ReadError::NoTopic {
                 topic: topic.clone(),
                 existing: existing.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
-            })?;
-            for partition in 0..partitions {
+            }),
+        });
+        Reader::open_on(brokers, &wanted.collect::<Result<_, _>>()?, from, now)
+    }
+
+    fn open_on(
+        brokers: Brokers,
+        topics: &BTreeMap<String, i32>,
+        from: Position,
+        now: Timestamp,
+    ) -> Result<Reader, ReadError> {
+        let mut watermarks = HashMap::new();
+        for (topic, partitions) in topics {
+            for partition in 0..*partitions {
                 watermarks.insert((topic.clone(), partition), brokers.watermarks(topic, partition)?);
             }
         }

@@ -17,7 +17,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 use event_runtime::{
     cli::{Output, exit, finish},
     config::discovery::{Discovery, ORDER_SERVICE},
+    shutdown,
+    telemetry::{self, LogOptions},
 };
+use shared_events::OrderId;
 
 use self::api::Api;
 
@@ -72,6 +75,15 @@ pub fn run(cli: Cli) -> ExitCode {
     })
 }
 
+fn serve(config: order_service::Config) -> anyhow::Result<u8> {
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let telemetry = telemetry::init(&LogOptions::new("order-service", &config.service.telemetry))?;
+        let outcome = async { order_service::bind(config).await?.run(shutdown::signal()).await }.await;
+        telemetry.shutdown().await;
+        outcome.map(|()| exit::OK)
+    })
+}
+
 fn block_on(command: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }
@@ -90,4 +102,11 @@ impl ServiceArgs {
         let discovery = Discovery::from_process();
         Api::new(event_runtime::cli::announce(output, &discovery, "order-service", self.url.as_deref(), ORDER_SERVICE))
     }
+}
+
+/// Parses an order id as a flag's value.
+fn parse_order_id(text: &str) -> Result<OrderId, String> {
+    text.parse().map_err(|_| {
+        "an order id looks like 01890a5d-ac96-774b-bcce-b302099a8057; `order-service list` shows them".to_owned()
+    })
 }

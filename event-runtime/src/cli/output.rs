@@ -186,6 +186,6 @@ impl<T: Display> Display for Coloured<T> {
 }
 
 /// Events come from others: what would move the cursor or start a second row is made visible instead.
-pub(super) fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { '·' } else { letter }).collect()
 }

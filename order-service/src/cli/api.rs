@@ -1,6 +1,6 @@
 //! The order API as its clients see it: tolerant of fields it does not know.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use event_runtime::config::discovery::Found;
 use jiff::Timestamp;
@@ -8,15 +8,21 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared_events::{Money, OrderId};
+use tokio::sync::Semaphore;
 
 /// How long one request may take, its connection included.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How many orders are asked about at the same time.
+const ASKING: usize = 16;
 
 /// Talks to one order-service.
 #[derive(Clone)]
 pub struct Api {
     http: reqwest::Client,
     found: Found,
+    // Thousands of orders may be followed at once; their questions take turns.
+    asking: Arc<Semaphore>,
 }
 
 /// Why the API gave no answer that helps.
@@ -136,7 +142,7 @@ impl Api {
     pub fn new(found: Found) -> anyhow::Result<Api> {
         // Orders are asked about at loopback speed; a proxy meant for the world has no business here.
         let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).no_proxy().build()?;
-        Ok(Api { http, found })
+        Ok(Api { http, found, asking: Arc::new(Semaphore::new(ASKING)) })
     }
 
     /// Places an order; returns what is told of it, and the answer as it came.
@@ -150,6 +156,7 @@ impl Api {
 
     /// One order with its timeline; and the answer as it came.
     pub async fn order(&self, id: OrderId) -> Result<(Order, Value), ApiError> {
+        let _turn = self.asking.acquire().await.expect("this semaphore is never closed");
         self.answer(self.request(Method::GET, &format!("/orders/{id}"))).await
     }
 
@@ -203,7 +210,8 @@ impl ApiError {
 
     /// Whether the order was certainly not taken, so that sending it again cannot double it.
     pub fn was_not_taken(&self) -> bool {
-        matches!(self, ApiError::Unreachable { .. }) || matches!(self, ApiError::Refused(problem) if problem.status == 429)
+        matches!(self, ApiError::Unreachable { .. })
+            || matches!(self, ApiError::Refused(problem) if problem.status == 429)
     }
 }
 
