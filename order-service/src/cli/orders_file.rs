@@ -1,10 +1,14 @@
 //! A file of orders: one JSON object a line.
 
-use std::path::Path;
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+    path::Path,
+};
 
 use anyhow::Context;
 use serde::Deserialize;
-use tokio::io::{AsyncBufRead, BufReader};
+use tokio::sync::mpsc;
 
 use super::api::{NewItem, NewOrder};
 
@@ -19,25 +23,38 @@ pub struct OrderLine {
     pub idempotency_key: Option<String>,
 }
 
-/// Lines from a file, or from stdin.
-pub type Source = Box<dyn AsyncBufRead + Unpin>;
+/// How many lines are read ahead.
+const READ_AHEAD: usize = 64;
 
-/// Opens `file`; `-` is stdin.
-pub async fn open(file: &Path) -> anyhow::Result<Source> {
-    if file == Path::new("-") {
-        return Ok(Box::new(BufReader::new(tokio::io::stdin())));
-    }
-    let opened = tokio::fs::File::open(file).await;
-    let opened = opened.with_context(|| format!("cannot open {}", file.display()))?;
-    anyhow::ensure!(!opened.metadata().await?.is_dir(), "{} is a folder; name a file of orders", file.display());
-    Ok(Box::new(BufReader::new(opened)))
+/// The lines of `file`; `-` is stdin. Read by a thread of its own: stdin knows no other way, and a thread that waits for
+/// a line that never comes does not keep the process from ending.
+pub fn lines(file: &Path) -> anyhow::Result<mpsc::Receiver<io::Result<String>>> {
+    let source: Box<dyn BufRead + Send> = if file == Path::new("-") {
+        Box::new(BufReader::new(io::stdin()))
+    } else {
+        let opened = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+        anyhow::ensure!(!opened.metadata()?.is_dir(), "{} is a folder; name a file of orders", file.display());
+        Box::new(BufReader::new(opened))
+    };
+    let (sender, lines) = mpsc::channel(READ_AHEAD);
+    std::thread::spawn(move || {
+        for line in source.lines() {
+            let failed = line.is_err();
+            if sender.blocking_send(line).is_err() || failed {
+                break;
+            }
+        }
+    });
+    Ok(lines)
 }
 
 /// How many lines a regular file has, for a progress bar; `None` for what can be read only once.
 pub fn count_lines(file: &Path) -> Option<u64> {
-    let is_file = std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file());
-    let opened = std::fs::File::open(file).ok().filter(|_| is_file)?;
-    let lines = std::io::BufRead::split(std::io::BufReader::new(opened), b'\n');
+    let opened = File::open(file).ok()?;
+    if !opened.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return None;
+    }
+    let lines = BufReader::new(opened).split(b'\n');
     Some(lines.map_while(Result::ok).filter(|line| !line.trim_ascii().is_empty()).count() as u64)
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     Cli, ServiceArgs,
-    api::{Api, NewItem, NewOrder},
+    api::{NewItem, NewOrder},
     follow::{Followed, Pace, follow},
     item::{pair, parse_item},
     place_file,

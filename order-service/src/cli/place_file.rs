@@ -13,7 +13,7 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use shared_events::OrderId;
-use tokio::{io::AsyncBufReadExt, sync::Semaphore, time::sleep};
+use tokio::{sync::Semaphore, time::sleep};
 use uuid::Uuid;
 
 use self::summary::Summary;
@@ -21,7 +21,7 @@ use super::{
     ServiceArgs,
     api::{Api, ApiError, Order, Placed},
     follow::{Followed, Pace, follow},
-    orders_file::{OrderLine, count_lines, open},
+    orders_file::{OrderLine, count_lines, lines},
 };
 
 /// How many orders are placed at the same time.
@@ -62,7 +62,7 @@ pub enum Ending {
 
 /// Places every order of `file`, waits up to `wait` for each one's end, and says what became of them.
 pub async fn run(service: &ServiceArgs, file: &Path, wait: Option<Duration>, output: &Output) -> anyhow::Result<u8> {
-    let source = open(file).await?;
+    let lines = lines(file)?;
     let placer = Placer {
         api: service.api(output)?,
         wait,
@@ -71,9 +71,10 @@ pub async fn run(service: &ServiceArgs, file: &Path, wait: Option<Duration>, out
         output,
         progress: progress(file),
     };
-    let lines = stream::try_unfold((source.lines(), 0), |(mut lines, number)| async move {
-        let line = lines.next_line().await.map_err(anyhow::Error::from)?;
-        Ok::<_, anyhow::Error>(line.map(|line| ((number + 1, line), (lines, number + 1))))
+    let lines = stream::unfold((lines, 0), |(mut lines, number)| async move {
+        let line = lines.recv().await?;
+        let numbered = line.map(|line| (number + 1, line)).map_err(anyhow::Error::from);
+        Some((numbered, (lines, number + 1)))
     });
     let outcomes = lines
         .try_filter(|(_, line)| std::future::ready(!line.trim().is_empty()))
