@@ -19,7 +19,7 @@ use sqlx::{
     sqlite::SqliteConnectOptions,
 };
 use tokio::{
-    sync::Notify,
+    sync::watch,
     time::{sleep, timeout},
 };
 
@@ -63,7 +63,8 @@ pub struct Database {
     dialect: Dialect,
     /// Kept for the connection that listens for notifications; may hold a password.
     url: Arc<str>,
-    committed: Arc<Notify>,
+    /// Counts the transactions that put rows into the outbox.
+    commits: Arc<watch::Sender<u64>>,
 }
 
 impl Database {
@@ -85,7 +86,7 @@ impl Database {
             Dialect::Sqlite => sqlite_pools(&url),
         }
         .map_err(DatabaseUrlError::Malformed)?;
-        Ok(Database { writers, readers, dialect, url: url.into(), committed: Arc::new(Notify::new()) })
+        Ok(Database { writers, readers, dialect, url: url.into(), commits: Arc::new(watch::Sender::new(0)) })
     }
 
     /// For reads outside a transaction. On SQLite these connections refuse to write.
@@ -167,7 +168,7 @@ impl Database {
         outbox.store(&mut tx).await?;
         tx.commit().await?;
         if wake {
-            self.committed.notify_one();
+            self.commits.send_modify(|count| *count += 1);
         }
         Ok(())
     }
@@ -178,8 +179,9 @@ impl Database {
         self.readers.close().await;
     }
 
-    pub(crate) fn committed(&self) -> &Notify {
-        &self.committed
+    /// Changes whenever a transaction of this process put rows into the outbox.
+    pub(crate) fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.subscribe()
     }
 
     /// For a connection outside the pool. May hold a password.

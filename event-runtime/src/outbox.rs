@@ -5,20 +5,24 @@
 //! is given and the moment it becomes visible agree. Each row is published at least once, always with the same event id.
 //! A delayed row lives in a table of its own and moves over when it is due; its place in the order counts from then.
 
+mod lanes;
 mod lease;
+mod metrics;
+mod outage;
 mod relay;
 mod row;
 mod store;
+mod table;
+mod wake;
 
 use jiff::Timestamp;
 use shared_events::{CorrelationId, Envelope, Event, EventId, Topic};
 
-use crate::{
-    Delivery, HandlerError, Tx,
-    telemetry::trace::{current_traceparent, current_tracestate},
-};
+use crate::{Delivery, HandlerError, Tx, telemetry::trace};
 
+pub use metrics::Metrics;
 pub use relay::Relay;
+pub use table::{Depth, depth};
 
 /// Collects what a transaction publishes. The rows are written in one statement just before the commit.
 #[derive(Clone, Debug)]
@@ -122,8 +126,8 @@ impl Outbox {
         envelope.correlation_id = self.correlation_id;
         envelope.causation_id = self.causation_id;
         envelope.attempt = self.attempt;
-        envelope.traceparent = current_traceparent();
-        envelope.tracestate = current_tracestate();
+        envelope.traceparent = trace::current_traceparent();
+        envelope.tracestate = trace::current_tracestate();
         let id = envelope.id;
         self.rows.push(OutboxRow { topic: E::TOPIC, key: event.key(), envelope, value, not_before });
         Ok(id)

@@ -4,10 +4,13 @@
 //! as none of them fails for good. A record that failed may have been stored all the same: whoever sends it again must be
 //! able to bear a duplicate.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use rdkafka::{
-    ClientContext,
+    ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
@@ -22,8 +25,11 @@ use crate::{
 /// Writes records and waits until they are acknowledged by all in-sync replicas. Clones share one client.
 #[derive(Clone)]
 pub struct Producer {
-    client: FutureProducer<QuietContext>,
+    config: ClientConfig,
+    client: Arc<RwLock<Client>>,
 }
+
+type Client = Arc<FutureProducer<QuietContext>>;
 
 /// A record on its way to a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,14 +81,19 @@ pub enum ProduceError {
     },
 }
 
-/// What `-X` does not set. `linger.ms` above 0 costs every hop of an event that much; murmur2 is what Java's client uses,
-/// so that both put a key into the same partition.
-const DEFAULTS: [(&str, &str); 7] = [
+/// What `-X` does not set.
+const DEFAULTS: [(&str, &str); 9] = [
     ("enable.idempotence", "true"),
     ("acks", "all"),
+    // Every hop of an event would take that much longer.
     ("linger.ms", "0"),
+    // What Java's client uses, so that both put a key into the same partition.
     ("partitioner", "murmur2_random"),
     ("message.timeout.ms", "30000"),
+    // A misspelt topic is an error, not a topic with the broker's number of partitions. Said well before the timeout.
+    ("allow.auto.create.topics", "false"),
+    ("topic.metadata.propagation.max.ms", "10000"),
+    // Soon there again after a broker's restart.
     ("reconnect.backoff.ms", "50"),
     ("reconnect.backoff.max.ms", "1000"),
 ];
@@ -99,8 +110,8 @@ impl Producer {
                 config.set(name, value);
             }
         }
-        let client = config.create_with_context(QuietContext).map_err(ProduceError::Client)?;
-        Ok(Producer { client })
+        let client = Arc::new(RwLock::new(connect(&config)?));
+        Ok(Producer { config, client })
     }
 
     /// Writes `record` and waits for the acknowledgement. Waits as well while the client's queue is full.
@@ -110,21 +121,51 @@ impl Producer {
     /// # Errors
     /// When the record is not known to be stored; [`ProduceError::NotAcknowledged`] is worth another attempt.
     pub async fn send(&self, record: OutgoingRecord) -> Result<Origin, ProduceError> {
+        let client = self.client();
         let acknowledgement = loop {
-            match self.client.send_result(to_kafka(&record)).map_err(|(error, _)| error) {
+            match client.send_result(to_kafka(&record)).map_err(|(error, _)| error) {
                 Ok(acknowledgement) => break acknowledgement,
                 Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
-                Err(error) => return Err(classify(record.topic, error)),
+                Err(error) => return Err(self.failed(client, record.topic, error)),
             }
         };
         match acknowledgement.await {
             Ok(Ok(delivery)) => {
                 Ok(Origin { topic: record.topic, partition: delivery.partition, offset: delivery.offset })
             }
-            Ok(Err((error, _))) => Err(classify(record.topic, error)),
-            Err(_) => Err(classify(record.topic, KafkaError::Canceled)),
+            Ok(Err((error, _))) => Err(self.failed(client, record.topic, error)),
+            Err(_) => Err(self.failed(client, record.topic, KafkaError::Canceled)),
+        }
+    }
+
+    fn client(&self) -> Client {
+        Arc::clone(&self.client.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn failed(&self, client: Client, topic: String, error: KafkaError) -> ProduceError {
+        if client.client().fatal_error().is_some() {
+            self.replace(client);
+        }
+        classify(topic, error)
+    }
+
+    /// A fatal error (the broker no longer knows the idempotent producer's sequence, say after it lost its data) makes
+    /// librdkafka refuse everything for ever; only a new client helps.
+    fn replace(&self, broken: Client) {
+        let mut current = self.client.write().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&current, &broken) {
+            return;
+        }
+        match connect(&self.config) {
+            Ok(client) => {
+                tracing::warn!("the Kafka producer had a fatal error; going on with a new one");
+                let replaced = std::mem::replace(&mut *current, client);
+                // Dropping a client waits for its thread; this one may be the last that holds it.
+                std::thread::spawn(move || drop((replaced, broken)));
+            }
+            Err(error) => tracing::error!(%error, "the Kafka producer cannot be replaced"),
         }
     }
 
@@ -133,10 +174,14 @@ impl Producer {
     /// # Errors
     /// When `timeout` is over first.
     pub async fn flush(&self, timeout: Duration) -> Result<(), ProduceError> {
-        let client = self.client.clone();
+        let client = self.client();
         let flushed = tokio::task::spawn_blocking(move || client.flush(timeout)).await;
         flushed.unwrap_or(Err(KafkaError::Canceled)).map_err(ProduceError::Client)
     }
+}
+
+fn connect(config: &ClientConfig) -> Result<Client, ProduceError> {
+    config.create_with_context(QuietContext).map(Arc::new).map_err(ProduceError::Client)
 }
 
 fn to_kafka(record: &OutgoingRecord) -> FutureRecord<'_, [u8], [u8]> {

@@ -77,6 +77,7 @@ const HISTORY: &str = "CREATE TABLE IF NOT EXISTS schema_history (
 )";
 
 pub(super) async fn run(database: &Database, service: &[Migration], now: Timestamp) -> Result<(), MigrateError> {
+    check_order(service)?;
     let mut tx = database.begin().await?;
     if database.dialect() == Dialect::Postgres {
         // Held until the commit. SQLite's BEGIN IMMEDIATE has taken the write lock already.
@@ -89,14 +90,18 @@ pub(super) async fn run(database: &Database, service: &[Migration], now: Timesta
     Ok(())
 }
 
+fn check_order(migrations: &[Migration]) -> Result<(), MigrateError> {
+    for (earlier, later) in migrations.iter().zip(migrations.iter().skip(1)) {
+        if later.version <= earlier.version {
+            return Err(MigrateError::Order { version: later.version, name: later.name });
+        }
+    }
+    Ok(())
+}
+
 async fn apply(tx: &mut Tx, owner: &str, migrations: &[Migration], now: Timestamp) -> Result<(), MigrateError> {
     let applied = applied(tx.conn(), owner).await?;
-    let mut last = i64::MIN;
     for &Migration { version, name, sql } in migrations {
-        if version <= last {
-            return Err(MigrateError::Order { version, name });
-        }
-        last = version;
         match applied.iter().find(|(known, _)| *known == version) {
             Some((_, known)) if known == sql => continue,
             Some(_) => return Err(MigrateError::Changed { version, name }),

@@ -24,6 +24,14 @@ pub(super) const DURATION: SignedDuration = SignedDuration::from_secs(5);
 impl Lease {
     /// Takes the lease for `owner` if nobody holds it.
     pub async fn acquire(database: &Database, owner: &str, now: Timestamp) -> Result<Option<Lease>, sqlx::Error> {
+        // Looking first costs a waiting relay no write.
+        let expires_at: Option<i64> = sqlx::query_scalar("SELECT expires_at FROM outbox_lease WHERE name = $1")
+            .bind(NAME)
+            .fetch_optional(database.pool())
+            .await?;
+        if expires_at.is_some_and(|expires_at| expires_at > now.as_microsecond()) {
+            return Ok(None);
+        }
         let mut tx = database.begin().await?;
         let fence: Option<i64> = sqlx::query_scalar(
             "INSERT INTO outbox_lease (name, owner, fence, expires_at) VALUES ($1, $2, 1, $3) \

@@ -1,198 +1,353 @@
 //! Publishes the rows of an outbox.
+//!
+//! A relay is a loop over four steps: read the oldest rows, hand to the producer those whose key is free, take what was
+//! acknowledged, and remove it in one transaction together with what [`OnPublished`] notes. It never waits for all of
+//! what it sent: a partition without a leader holds back its own keys, nobody else's.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use futures_util::future::join_all;
-use sqlx::AssertSqlSafe;
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use jiff::Timestamp;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    OnPublished, Published,
+    Metrics, OnPublished, depth,
+    lanes::Lanes,
     lease::Lease,
-    row::{COLUMNS, StoredRow},
+    outage::{Outage, chain},
+    row::StoredRow,
+    table::{self, BATCH, Outcome},
+    wake::{Bell, Wake},
 };
 use crate::{
-    Clock, Database, Tx,
-    database::Dialect,
+    Clock, Database,
     producer::{ProduceError, Producer},
 };
 
-const BATCH: i64 = 500;
-
-/// Publishes the rows of one database's outbox, in every instance of a service; one of them at a time does the work.
+/// Publishes the rows of one database's outbox. Every instance of a service runs one; one of them at a time does the
+/// work, the others stand by.
 pub struct Relay {
     database: Database,
     producer: Producer,
-    source: &'static str,
+    service: &'static str,
     on_published: Option<Arc<dyn OnPublished>>,
     clock: Clock,
+    metrics: Metrics,
+    unknown_topic_patience: Duration,
+    /// Tells this relay from all others in the lease.
     owner: String,
+    kafka: Outage,
+    storage: Outage,
 }
 
+/// How long rows that are on their way may take after the shutdown began.
+const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(5);
+/// An acknowledgement that takes longer is an outage, long before the producer gives up.
+const SLOW: Duration = Duration::from_secs(3);
+const RENEW: Duration = Duration::from_secs(2);
+const LOOK_AT_DEPTH: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 impl Relay {
-    /// A relay for the service `source`.
+    /// A relay for `service`, whose producer keeps its records' order.
     pub fn new(
         database: Database,
         producer: Producer,
-        source: &'static str,
+        service: &'static str,
         on_published: Option<Arc<dyn OnPublished>>,
         clock: Clock,
     ) -> Relay {
-        let owner = Uuid::now_v7().to_string();
-        Relay { database, producer, source, on_published, clock, owner }
+        Relay {
+            database,
+            producer,
+            service,
+            on_published,
+            clock,
+            metrics: Metrics::unregistered(),
+            unknown_topic_patience: Duration::from_secs(60),
+            owner: Uuid::now_v7().to_string(),
+            kafka: Outage::of("Kafka", service),
+            storage: Outage::of("the database", service),
+        }
     }
 
-    /// Publishes until `shutdown` is cancelled, then finishes the rows in hand and lets another relay take over.
+    /// Counts in `metrics`.
+    pub fn with_metrics(self, metrics: Metrics) -> Relay {
+        Relay { metrics, ..self }
+    }
+
+    /// Sets a row aside when its topic has been missing for so long (default: a minute). Brokers that have just started
+    /// may not know their topics yet.
+    pub fn with_unknown_topic_patience(self, unknown_topic_patience: Duration) -> Relay {
+        Relay { unknown_topic_patience, ..self }
+    }
+
+    /// Publishes until `shutdown` is cancelled, then waits for the acknowledgements that are due and lets another relay
+    /// take over at once.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut lease = None;
+        let mut wake = Wake::new(&self.database);
         while !shutdown.is_cancelled() {
-            match self.round(&mut lease).await {
-                Ok(true) => {}
-                Ok(false) => self.rest(&shutdown).await,
+            match Lease::acquire(&self.database, &self.owner, self.clock.now()).await {
+                Ok(Some(lease)) => {
+                    self.storage.over();
+                    tracing::debug!(service = self.service, "publishing the outbox");
+                    self.lead(lease, &mut wake, &shutdown).await;
+                }
+                Ok(None) => {
+                    self.storage.over();
+                    self.stand_by(&mut wake, &shutdown).await;
+                }
                 Err(error) => {
-                    tracing::warn!(service = self.source, error = &error as &dyn std::error::Error, "the outbox waits");
-                    lease = None;
-                    self.rest(&shutdown).await;
+                    self.storage.failed(&error);
+                    pause(Duration::from_secs(1), &shutdown).await;
                 }
             }
         }
-        if let Some(lease) = lease
-            && let Err(error) = lease.release(&self.database).await
-        {
-            tracing::debug!(error = &error as &dyn std::error::Error, "the lease ends by itself");
-        }
     }
 
-    /// Publishes some rows; false when there is nothing to do at the moment.
-    async fn round(&self, lease: &mut Option<Lease>) -> Result<bool, sqlx::Error> {
-        let now = self.clock.now();
-        if lease.is_none() {
-            *lease = Lease::acquire(&self.database, &self.owner, now).await?;
-        }
-        let Some(held) = lease.as_ref() else { return Ok(false) };
-        let moved = self.move_due(held).await?;
-        let rows = self.read().await?;
-        if rows.is_empty() {
-            if !moved && !held.renew(&self.database, now).await? {
-                *lease = None;
+    /// Passes the bell on to the relay that publishes, until it is time to look at the lease again.
+    async fn stand_by(&self, wake: &mut Wake, shutdown: &CancellationToken) {
+        let mut until = Box::pin(sleep(wake.poll_interval()));
+        loop {
+            let bell = tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = &mut until => return,
+                bell = wake.rung() => bell,
+            };
+            match bell {
+                // Perhaps the lease is free.
+                Bell::Elsewhere => return,
+                Bell::Here => {
+                    if let Err(error) = wake.ring_elsewhere().await {
+                        tracing::debug!(%error, "the publishing relay will notice by polling");
+                    }
+                }
             }
-            return Ok(moved);
         }
-        let published = self.publish(rows).await;
-        if published.is_empty() {
-            return Ok(false);
-        }
-        if !self.settle(held, &published).await? {
-            *lease = None;
-        }
-        Ok(true)
     }
 
-    async fn rest(&self, shutdown: &CancellationToken) {
-        let poll = match self.database.dialect() {
-            Dialect::Postgres => Duration::from_millis(500),
-            Dialect::Sqlite => Duration::from_millis(100),
-        };
+    /// Publishes while the lease is held.
+    async fn lead(&self, lease: Lease, wake: &mut Wake, shutdown: &CancellationToken) {
+        let mut work = Work::new();
+        while !shutdown.is_cancelled() {
+            match self.step(&lease, &mut work, wake, shutdown).await {
+                Ok(true) => self.storage.over(),
+                Ok(false) => {
+                    tracing::info!(service = self.service, "another relay publishes the outbox now");
+                    return;
+                }
+                // What was acknowledged stays in hand, so that nothing is published twice for it.
+                Err(error) => {
+                    self.storage.failed(&error);
+                    pause(Duration::from_millis(500), shutdown).await;
+                }
+            }
+        }
+        if let Err(error) = self.finish(lease, work, wake).await {
+            let error = chain(&error);
+            tracing::warn!(
+                service = self.service,
+                error,
+                "the last events stay in the outbox and may be published again"
+            );
+        }
+    }
+
+    /// Reads, sends, waits for something to happen, removes. False when the lease is lost.
+    async fn step<'a>(
+        &'a self,
+        lease: &Lease,
+        work: &mut Work<'a>,
+        wake: &mut Wake,
+        shutdown: &CancellationToken,
+    ) -> Result<bool, sqlx::Error> {
+        if work.look && work.lanes.has_room() {
+            self.read(work).await?;
+            work.next_due = table::next_due(&self.database).await?;
+        }
+        let now = self.clock.now();
+        if work.next_due.is_some_and(|due| due <= now) {
+            if !table::move_due(&self.database, lease, now).await? {
+                return Ok(false);
+            }
+            work.next_due = None;
+            work.look = true;
+        }
+        if !work.look || !work.lanes.has_room() {
+            let nap = work.next_due.map_or(Duration::MAX, |due| due.duration_since(now).unsigned_abs());
+            self.wait(work, nap.min(wake.poll_interval()), wake, shutdown).await;
+        }
+        while let Some(Some(outcome)) = work.sending.next().now_or_never() {
+            self.arrived(work, outcome);
+        }
+        self.watch_progress(work);
+        if work.done.is_empty() && work.renewed.elapsed() < RENEW {
+            return Ok(true);
+        }
+        self.settle(lease, work).await
+    }
+
+    async fn read<'a>(&'a self, work: &mut Work<'a>) -> Result<(), sqlx::Error> {
+        let rows = table::read(&self.database, &work.lanes.in_hand()).await?;
+        // A full batch: there may be more.
+        work.look = rows.len() == BATCH;
+        for row in rows {
+            if let Some(row) = work.lanes.admit(row) {
+                work.sending.push(self.deliver(row).boxed());
+            }
+        }
+        Ok(())
+    }
+
+    /// Until an acknowledgement, a bell, or `nap` is over.
+    async fn wait<'a>(&'a self, work: &mut Work<'a>, nap: Duration, wake: &mut Wake, shutdown: &CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = self.database.committed().notified() => {}
-            () = tokio::time::sleep(poll) => {}
+            Some(outcome) = work.sending.next() => self.arrived(work, outcome),
+            _ = wake.rung() => work.look = true,
+            () = sleep(nap) => work.look = true,
         }
     }
 
-    async fn move_due(&self, lease: &Lease) -> Result<bool, sqlx::Error> {
-        let now = self.clock.now();
-        let due: Vec<i64> = sqlx::query_scalar(
-            "SELECT seq FROM outbox_delayed WHERE not_before <= $1 ORDER BY not_before, seq LIMIT $2",
-        )
-        .bind(now.as_microsecond())
-        .bind(BATCH)
-        .fetch_all(self.database.pool())
-        .await?;
-        if due.is_empty() {
-            return Ok(false);
+    /// Sets out the next row of the key before anything else happens: the transaction that removes this one takes a while.
+    fn arrived<'a>(&'a self, work: &mut Work<'a>, outcome: Outcome) {
+        if let Some(next) = work.lanes.next(&outcome.row().key) {
+            work.sending.push(self.deliver(next).boxed());
         }
-        let mut tx = self.database.begin().await?;
-        if !lease.check(&mut tx, now).await? {
-            return Ok(false);
-        }
-        let list = list(&due);
-        sqlx::query(AssertSqlSafe(format!(
-            "INSERT INTO outbox (event_id, topic, record_key, headers, value, created_at) \
-             SELECT event_id, topic, record_key, headers, value, $1 FROM outbox_delayed \
-             WHERE seq IN ({list}) ORDER BY not_before, seq"
-        )))
-        .persistent(false)
-        .bind(now.as_microsecond())
-        .execute(tx.conn())
-        .await?;
-        delete(&mut tx, "outbox_delayed", &due).await?;
-        tx.commit().await?;
-        Ok(true)
+        work.progress = Instant::now();
+        work.done.push(outcome);
     }
 
-    async fn read(&self) -> Result<Vec<StoredRow>, sqlx::Error> {
-        sqlx::query(AssertSqlSafe(format!("SELECT {COLUMNS} FROM outbox ORDER BY seq LIMIT $1")))
-            .bind(BATCH)
-            .fetch_all(self.database.pool())
-            .await?
-            .iter()
-            .map(StoredRow::from_row)
-            .collect()
-    }
-
-    /// Keys side by side, the rows of one key one after the other: a row is sent when those before it are acknowledged.
-    async fn publish(&self, rows: Vec<StoredRow>) -> Vec<(i64, Published)> {
-        let mut lanes: HashMap<String, Vec<StoredRow>> = HashMap::new();
-        for row in rows {
-            lanes.entry(row.key.clone()).or_default().push(row);
-        }
-        join_all(lanes.into_values().map(|lane| self.publish_lane(lane))).await.into_iter().flatten().collect()
-    }
-
-    async fn publish_lane(&self, rows: Vec<StoredRow>) -> Vec<(i64, Published)> {
-        let mut published = Vec::new();
-        for row in rows {
-            match self.producer.send(row.to_record()).await {
-                Ok(origin) => published.push((row.seq, Published { event_id: row.event_id, origin })),
-                Err(error) => {
-                    tracing::warn!(
-                        service = self.source, event_id = %row.event_id, error = &error as &dyn std::error::Error,
-                        "not published yet"
-                    );
-                    let _: ProduceError = error;
-                    break;
+    /// Sends one row until Kafka has it or never will.
+    async fn deliver(&self, row: StoredRow) -> Outcome {
+        let began = Instant::now();
+        let mut backoff = Duration::from_millis(100);
+        loop {
+            let error = match self.producer.send(row.to_record()).await {
+                Ok(origin) => {
+                    self.kafka.over();
+                    self.count_published(&row);
+                    return Outcome::Published(row, origin);
                 }
+                Err(error) => error,
+            };
+            self.metrics.retries.inc();
+            match &error {
+                ProduceError::TooLarge { .. } => return self.set_aside(row, &error),
+                ProduceError::UnknownTopic { .. } if began.elapsed() >= self.unknown_topic_patience => {
+                    return self.set_aside(row, &error);
+                }
+                ProduceError::UnknownTopic { .. } => {
+                    let (id, error) = (row.event_id, chain(&error));
+                    tracing::warn!(service = self.service, event = %id, error, "the event waits for its topic");
+                }
+                _ => self.kafka.failed(&error),
             }
+            sleep(backoff).await;
+            backoff = (backoff * 2).min(LONGEST_PAUSE);
         }
-        published
     }
 
-    async fn settle(&self, lease: &Lease, published: &[(i64, Published)]) -> Result<bool, sqlx::Error> {
-        let mut tx = self.database.begin().await?;
-        if !lease.check(&mut tx, self.clock.now()).await? {
-            return Ok(false);
+    fn set_aside(&self, row: StoredRow, error: &ProduceError) -> Outcome {
+        let reason = chain(error);
+        self.metrics.set_aside.inc();
+        tracing::error!(
+            service = self.service, event = %row.event_id, key = row.key, topic = row.topic, reason,
+            "the event cannot be published and is set aside in outbox_poison; later events of its key go on"
+        );
+        Outcome::Poison(row, reason)
+    }
+
+    fn count_published(&self, row: &StoredRow) {
+        let micros = u32::try_from((self.clock.now().as_microsecond() - row.created_at).max(0)).unwrap_or(u32::MAX);
+        self.metrics.published.inc();
+        self.metrics.publish_seconds.observe(f64::from(micros) / 1e6);
+    }
+
+    fn watch_progress(&self, work: &mut Work<'_>) {
+        if work.sending.is_empty() {
+            work.progress = Instant::now();
+        } else if work.progress.elapsed() > SLOW {
+            self.kafka.began("no acknowledgement for 3 s");
         }
-        if let Some(on_published) = &self.on_published {
-            let events: Vec<Published> = published.iter().map(|(_, event)| event.clone()).collect();
-            on_published.published(&mut tx, &events).await?;
+    }
+
+    /// Removes what arrived, or just extends the lease. False when the lease is lost.
+    async fn settle(&self, lease: &Lease, work: &mut Work<'_>) -> Result<bool, sqlx::Error> {
+        let now = self.clock.now();
+        let held = if work.done.is_empty() {
+            lease.renew(&self.database, now).await?
+        } else {
+            table::settle(&self.database, lease, self.on_published.as_deref(), &work.done, now).await?
+        };
+        work.renewed = Instant::now();
+        for outcome in work.done.drain(..) {
+            work.lanes.removed(outcome.row());
         }
-        let seqs: Vec<i64> = published.iter().map(|(seq, _)| *seq).collect();
-        delete(&mut tx, "outbox", &seqs).await?;
-        tx.commit().await?;
-        Ok(true)
+        if work.measured.is_none_or(|measured| measured.elapsed() > LOOK_AT_DEPTH) {
+            work.measured = Some(Instant::now());
+            self.metrics.show(&depth(&self.database, now).await?);
+        }
+        Ok(held)
+    }
+
+    async fn finish(&self, lease: Lease, mut work: Work<'_>, wake: &Wake) -> Result<(), sqlx::Error> {
+        let end = Instant::now() + LAST_ACKNOWLEDGEMENTS;
+        // Rows that wait behind one on its way stay in the outbox.
+        while let Ok(Some(outcome)) = timeout(end.saturating_duration_since(Instant::now()), work.sending.next()).await
+        {
+            work.done.push(outcome);
+        }
+        if self.settle(&lease, &mut work).await? {
+            lease.release(&self.database).await?;
+            wake.ring_elsewhere().await?;
+        }
+        Ok(())
     }
 }
 
-async fn delete(tx: &mut Tx, table: &str, seqs: &[i64]) -> Result<(), sqlx::Error> {
-    sqlx::query(AssertSqlSafe(format!("DELETE FROM {table} WHERE seq IN ({})", list(seqs))))
-        .persistent(false)
-        .execute(tx.conn())
-        .await?;
-    Ok(())
+/// What a publishing relay has in hand.
+struct Work<'a> {
+    lanes: Lanes,
+    sending: FuturesUnordered<BoxFuture<'a, Outcome>>,
+    /// Arrived, and still in the table.
+    done: Vec<Outcome>,
+    /// There may be rows that were not read yet.
+    look: bool,
+    /// When the next delayed row is due.
+    next_due: Option<Timestamp>,
+    /// When the lease was last extended.
+    renewed: Instant,
+    /// When Kafka last acknowledged something, or nothing was on its way.
+    progress: Instant,
+    /// When the depth was last counted.
+    measured: Option<Instant>,
 }
 
-fn list(numbers: &[i64]) -> String {
-    numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
+impl Work<'_> {
+    fn new() -> Self {
+        let now = Instant::now();
+        Work {
+            lanes: Lanes::default(),
+            sending: FuturesUnordered::new(),
+            done: Vec::new(),
+            look: true,
+            next_due: None,
+            renewed: now,
+            progress: now,
+            measured: None,
+        }
+    }
+}
+
+async fn pause(duration: Duration, shutdown: &CancellationToken) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = sleep(duration) => {}
+    }
 }

@@ -40,6 +40,12 @@ impl StoredRow {
         })
     }
 
+    /// Roughly the bytes it takes in memory.
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.topic.len() + self.key.len() + headers + self.value.len()
+    }
+
     pub fn to_record(&self) -> OutgoingRecord {
         OutgoingRecord {
             topic: self.topic.clone(),
@@ -57,4 +63,56 @@ impl StoredRow {
 
 fn malformed(column: &str, source: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: column.to_owned(), source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use proptest::{option::of, prelude::*};
+    use shared_events::CorrelationId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn envelopes() -> impl Strategy<Value = Envelope> {
+        let id = any::<u128>().prop_map(Uuid::from_u128);
+        // Microseconds of the years 1970 to 2286.
+        let time = (0_i64..10_000_000_000_000_000).prop_map(|micros| Timestamp::from_microsecond(micros).unwrap());
+        let texts = (any::<String>(), any::<String>(), of(any::<String>()), of(any::<String>()), of(any::<String>()));
+        (id.clone(), texts, time, of(id.clone()), of(id), of(any::<u32>())).prop_map(
+            |(id, (source, event_type, subject, traceparent, tracestate), time, correlation, causation, attempt)| {
+                Envelope {
+                    id: EventId(id),
+                    source,
+                    event_type,
+                    time,
+                    subject,
+                    correlation_id: correlation.map(CorrelationId),
+                    causation_id: causation.map(EventId),
+                    attempt,
+                    traceparent,
+                    tracestate,
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn an_envelope_is_the_same_after_the_table_and_the_record(envelope in envelopes(), value: Vec<u8>, key: String) {
+            let row = StoredRow {
+                seq: 1,
+                event_id: envelope.id,
+                topic: "t".to_owned(),
+                key: key.clone(),
+                headers: serde_json::from_str(&headers_to_json(&envelope)).unwrap(),
+                value: value.clone(),
+                created_at: 0,
+            };
+            let record = row.to_record();
+            let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
+            prop_assert_eq!(Envelope::from_headers(headers).unwrap(), envelope);
+            prop_assert_eq!((record.key, record.value), (Some(key.into_bytes()), Some(value)));
+        }
+    }
 }

@@ -1,0 +1,142 @@
+//! Which row may be sent now. Pure: no I/O, no clock.
+//!
+//! Of one key only one row is on its way at any time; the next one starts when that one is acknowledged. Pipelining a
+//! key would be faster and wrong: should the first of two records fail for good (its time is up while the broker is
+//! away) and the second one pass, no repetition brings them back into order. Idempotence does not help there, it only
+//! orders records that succeed.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::row::StoredRow;
+
+/// The rows that were read and not yet removed from the table.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    /// Keys that have a row on its way, and what waits behind it.
+    busy: HashMap<String, VecDeque<StoredRow>>,
+    in_hand: HashSet<i64>,
+    bytes: usize,
+}
+
+/// At these bounds no more rows are read, so that a topic nobody acknowledges does not fill the memory.
+const MOST_ROWS: usize = 2000;
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+impl Lanes {
+    /// Takes a row as it was read; rows come in their order. Returns it when it may be sent at once.
+    pub fn admit(&mut self, row: StoredRow) -> Option<StoredRow> {
+        if !self.in_hand.insert(row.seq) {
+            return None;
+        }
+        self.bytes += row.size();
+        match self.busy.get_mut(&row.key) {
+            Some(waiting) => {
+                waiting.push_back(row);
+                None
+            }
+            None => {
+                self.busy.insert(row.key.clone(), VecDeque::new());
+                Some(row)
+            }
+        }
+    }
+
+    /// The row of `key` that was on its way has arrived (or was set aside); returns the one to send next.
+    pub fn next(&mut self, key: &str) -> Option<StoredRow> {
+        let next = self.busy.get_mut(key)?.pop_front();
+        if next.is_none() {
+            self.busy.remove(key);
+        }
+        next
+    }
+
+    /// The row is no longer in the table.
+    pub fn removed(&mut self, row: &StoredRow) {
+        if self.in_hand.remove(&row.seq) {
+            self.bytes -= row.size();
+        }
+    }
+
+    /// The rows in hand, which need not be read again.
+    pub fn in_hand(&self) -> Vec<i64> {
+        self.in_hand.iter().copied().collect()
+    }
+
+    /// Whether more rows may be read.
+    pub fn has_room(&self) -> bool {
+        self.in_hand.len() < MOST_ROWS && self.bytes < MOST_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use shared_events::EventId;
+
+    use super::*;
+
+    fn row(seq: i64, key: &str) -> StoredRow {
+        StoredRow {
+            seq,
+            event_id: EventId::new(),
+            topic: "t".to_owned(),
+            key: key.to_owned(),
+            headers: Vec::new(),
+            value: vec![0; 10],
+            created_at: 0,
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_read_twice_is_sent_once() {
+        let mut lanes = Lanes::default();
+        assert!(lanes.admit(row(1, "a")).is_some());
+        assert!(lanes.admit(row(1, "a")).is_none());
+        assert_eq!(lanes.next("a"), None);
+    }
+
+    #[test]
+    fn no_more_is_read_than_memory_is_meant_for() {
+        let mut lanes = Lanes::default();
+        let rows: Vec<StoredRow> = (0..MOST_ROWS).map(|seq| row(i64::try_from(seq).unwrap(), "a")).collect();
+        for row in &rows {
+            assert!(lanes.has_room());
+            lanes.admit(row.clone());
+        }
+        assert!(!lanes.has_room());
+        lanes.removed(&rows[0]);
+        assert!(lanes.has_room());
+    }
+
+    proptest! {
+        /// Whatever the order of the acknowledgements: one row of a key at a time, all of them, in sequence.
+        #[test]
+        fn rows_of_a_key_go_one_by_one_in_sequence(
+            keys in proptest::collection::vec(0_u8..4, 1..60),
+            mut picks in proptest::collection::vec(0_usize..100, 60),
+        ) {
+            let mut lanes = Lanes::default();
+            let mut sending: Vec<StoredRow> = Vec::new();
+            let mut sent: HashMap<String, Vec<i64>> = HashMap::new();
+            let mut unread = keys.iter().zip(1..).map(|(key, seq)| row(seq, &key.to_string())).collect::<VecDeque<_>>();
+            let total = unread.len();
+            while sent.values().map(Vec::len).sum::<usize>() < total {
+                sending.extend(unread.pop_front().and_then(|row| lanes.admit(row)));
+                let keys: HashSet<&String> = sending.iter().map(|row| &row.key).collect();
+                prop_assert_eq!(keys.len(), sending.len(), "two rows of one key on their way");
+                if let (Some(pick), false) = (picks.pop(), sending.is_empty()) {
+                    let row = sending.swap_remove(pick % sending.len());
+                    sent.entry(row.key.clone()).or_default().push(row.seq);
+                    lanes.removed(&row);
+                    sending.extend(lanes.next(&row.key));
+                } else if unread.is_empty() {
+                    picks.push(0);
+                }
+            }
+            for seqs in sent.values() {
+                prop_assert!(seqs.is_sorted(), "{:?}", seqs);
+            }
+            prop_assert!(lanes.in_hand.is_empty() && lanes.bytes == 0 && lanes.busy.is_empty());
+        }
+    }
+}
