@@ -207,12 +207,6 @@ impl ApiError {
             ApiError::Strange { .. } => false,
         }
     }
-
-    /// Whether the order was certainly not taken, so that sending it again cannot double it.
-    pub fn was_not_taken(&self) -> bool {
-        matches!(self, ApiError::Unreachable { .. })
-            || matches!(self, ApiError::Refused(problem) if problem.status == 429)
-    }
 }
 
 impl Problem {

@@ -56,11 +56,11 @@ pub fn state_paint(state: &str) -> Option<Paint> {
     })
 }
 
-/// What tells one entry from another: the event's id, and for the same event seen elsewhere (a dead letter) its place.
+/// What tells one entry from another. A dead letter carries the id of the event it was, once for each group.
 fn identity(entry: &Entry) -> String {
     match &entry.event_id {
-        Some(id) => format!("{id} {}", entry.event),
-        None => format!("{} {} {}", entry.time, entry.service, entry.event),
+        Some(id) => format!("{id} {} {}", entry.event, entry.service),
+        None => format!("{} {} {}", entry.time, entry.event, entry.service),
     }
 }
 
@@ -93,7 +93,7 @@ fn paint(event: &str) -> Option<Paint> {
     match event.rsplit_once('.') {
         Some(("order", "completed")) => Some(Paint::Good),
         Some((_, "failed" | "rejected" | "cancelled")) => Some(Paint::Bad),
-        _ if event.starts_with("dead letter") => Some(Paint::Bad),
+        _ if event == "dead-letter" => Some(Paint::Bad),
         _ => None,
     }
 }

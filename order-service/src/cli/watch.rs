@@ -53,7 +53,7 @@ fn declared_topics(existing: &std::collections::BTreeMap<String, i32>) -> anyhow
     anyhow::ensure!(
         !found.is_empty(),
         "this Kafka has none of the order system's topics; the services create them at their start, and so does \
-         `eventctl topics apply --execute`"
+         `eventctl topics apply`"
     );
     Ok(found)
 }

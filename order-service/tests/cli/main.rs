@@ -1,5 +1,7 @@
 //! The command line from outside: the real binary against a stub of the HTTP API and an embedded broker.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where an unwrap fails")]
+
 mod asking;
 mod placing;
 mod placing_files;
