@@ -1,5 +1,6 @@
 //! What order-service does on each event: every handler names what happened and leaves the rest to [`advance`].
 
+mod dead_letter;
 mod mail_sent;
 mod order_deadline_reached;
 mod payment_failed;
@@ -25,8 +26,13 @@ use crate::{
     store::{self, Entry},
 };
 
-/// The saga's consumer: one handler an event.
-pub fn consumer(database: &Database) -> ConsumerBuilder {
+/// Every consumer group of this service.
+pub fn consumers(database: &Database) -> Vec<ConsumerBuilder> {
+    vec![saga(database), dead_letter::consumer(database)]
+}
+
+/// The saga: one handler an event.
+fn saga(database: &Database) -> ConsumerBuilder {
     ConsumerBuilder::new(topics::ORDER_SERVICE.name)
         .transactional(database, NotePayment)
         .transactional(database, CancelUnpaid)

@@ -30,7 +30,7 @@ pub const DEFAULT_PORT: u16 = 8080;
 pub async fn bind(config: Config) -> anyhow::Result<Service> {
     let builder = Service::bind(topics::ORDER_SERVICE.name, DEFAULT_PORT, config.service).await?;
     let routes = http::routes(builder.database().clone(), builder.clock().clone(), config.order_deadline);
-    let consumers = vec![handlers::consumer(builder.database())];
+    let consumers = handlers::consumers(builder.database());
     Ok(builder.build(App {
         routes,
         consumers,

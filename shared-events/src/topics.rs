@@ -61,3 +61,12 @@ pub const GROUPS: &[Group] = &[ORDER_SERVICE, PAYMENT_SERVICE, INVENTORY_SERVICE
 pub fn dead_letter_topic(topic: &str, group: &str) -> String {
     format!("{topic}.{group}.dlt")
 }
+
+/// order-service's second group: it reads every dead letter, to show it in its order's timeline. What it cannot handle
+/// is skipped: a dead letter has no dead letter.
+pub const ORDER_TIMELINE_GROUP: &str = "order-service.timeline";
+
+/// The dead-letter topics of every group.
+pub fn dead_letter_topics() -> impl Iterator<Item = String> {
+    GROUPS.iter().flat_map(|group| group.topics.iter().map(|topic| dead_letter_topic(topic.name, group.name)))
+}

@@ -1,4 +1,4 @@
-use event_runtime::{Delivery, HandlerError, Outbox, TransactionalHandler, Tx};
+use event_runtime::{Delivery, HandlerError, Outbox, RetryPolicy, TransactionalHandler, Tx};
 use shared_events::OrderDeadlineReached;
 
 use super::advance;
@@ -9,6 +9,12 @@ pub struct CancelOverdue;
 
 impl TransactionalHandler for CancelOverdue {
     type Event = OrderDeadlineReached;
+
+    /// Until it works: this is what ends the orders for which everything else went wrong. A dead letter here would leave
+    /// an order pending for ever.
+    fn retry(&self) -> RetryPolicy {
+        RetryPolicy::unlimited()
+    }
 
     async fn handle(
         &self,
