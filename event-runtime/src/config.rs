@@ -29,10 +29,9 @@ pub struct ServiceConfig {
     #[arg(long, env = "LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<SocketAddr>,
 
-    /// How many records a consumer works on at the same time, 1 to 10000
-    #[arg(long, env = "CONSUMER_CONCURRENCY", value_name = "N", default_value_t = DEFAULT_CONCURRENCY,
-        value_parser = arguments::concurrency)]
-    pub consumer_concurrency: usize,
+    /// How many records a consumer works on at the same time, 1 to 10000; 32 where the service does not say otherwise
+    #[arg(long, env = "CONSUMER_CONCURRENCY", value_name = "N", value_parser = arguments::concurrency)]
+    pub consumer_concurrency: Option<usize>,
 
     /// How long an HTTP request may take, such as 10s
     #[arg(long, env = "REQUEST_TIMEOUT", value_name = "DURATION", default_value = "10s",
@@ -76,7 +75,6 @@ pub enum LogFormat {
     Json,
 }
 
-const DEFAULT_CONCURRENCY: usize = 64;
 const DEFAULT_MAX_BODY_BYTES: usize = 64 * 1024;
 
 impl ServiceConfig {
@@ -86,7 +84,7 @@ impl ServiceConfig {
             kafka,
             database_url: database_url.into(),
             listen: None,
-            consumer_concurrency: DEFAULT_CONCURRENCY,
+            consumer_concurrency: None,
             request_timeout: Duration::from_secs(10),
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             shutdown_timeout: Duration::from_secs(20),

@@ -73,15 +73,21 @@ pub(crate) fn is_unavailable(error: &sqlx::Error) -> bool {
     matches!(error, Io(_) | Tls(_) | PoolTimedOut | PoolClosed)
 }
 
-/// Shows an error with all its causes, separated by `: `.
+/// Shows an error with all its causes, separated by `: `. Some libraries repeat the cause in their own words; it is shown
+/// once.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn StdError + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
         let mut cause = self.0.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            if !said.ends_with(&text) {
+                write!(f, ": {text}")?;
+            }
+            said = text;
             cause = error.source();
         }
         Ok(())

@@ -11,5 +11,4 @@ pub use correlation::Correlation;
 pub use extract::{Json, Path, Query};
 pub(crate) use layers::{Limits, RequestMetrics, finish};
 pub use problem::Problem;
-pub(crate) use problem::chain;
 pub(crate) use routes::{Operations, operations};

@@ -1,23 +1,27 @@
 //! The shell a service runs in: HTTP first (so that a used port ends the start at once), then database, topics, relay
 //! and consumers, each awaited with a clear line while it is away; on shutdown the same in reverse, under a deadline.
 
+mod http_server;
+mod running;
+mod start;
 mod state;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, pin::pin, sync::Arc};
 
 use anyhow::Context;
 use axum::Router;
-use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::{net::TcpListener, time::Instant};
 use tracing::Instrument;
 
 use crate::{
     Clock, ConsumerBuilder, Database, Migration,
     config::ServiceConfig,
-    http::{self, Limits, Operations, RequestMetrics},
+    error::Chain,
     outbox::OnPublished,
     telemetry::{lines::SERVICE_SPAN, metrics::Metrics},
 };
+use http_server::HttpServer;
+use running::Running;
 use state::State;
 
 /// A service that has its address and its (lazy) database, and lacks what makes it this service.
@@ -61,15 +65,8 @@ impl Service {
         let address = listener.local_addr().context("the HTTP listener has no address")?;
         config.kafka.client()?;
         let database = Database::connect_lazy(&config.database_url)?;
-        Ok(ServiceBuilder {
-            name,
-            config,
-            listener,
-            address,
-            database,
-            clock: Clock::system(),
-            metrics: Metrics::new(),
-        })
+        let (clock, metrics) = (Clock::system(), Metrics::new());
+        Ok(ServiceBuilder { name, config, listener, address, database, clock, metrics })
     }
 
     /// Where HTTP listens; with port 0 configured, the port the system chose.
@@ -77,7 +74,10 @@ impl Service {
         self.shell.address
     }
 
-    /// Runs until `shutdown` resolves, then drains and returns.
+    /// Runs until `shutdown` resolves, then drains and returns within the configured shutdown timeout.
+    ///
+    /// HTTP answers at once. What is away (database, Kafka) is waited for, with a line in the log every few seconds and
+    /// the reason at `/ready`.
     ///
     /// # Errors
     /// When something fails that no waiting mends, such as a migration.
@@ -88,15 +88,31 @@ impl Service {
 
     async fn run_in_span(self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
         let Service { shell, app } = self;
-        let state = Arc::new(State::new(shell.name, shell.database.clone(), shell.metrics.clone()));
-        let http = Http::start(shell.listener, shell.name, &shell.config, app.routes, state.clone());
-        tracing::info!("listening on http://{}", shell.address);
-        state.ready();
-        shutdown.await;
+        let ServiceBuilder { name, config, listener, address, database, clock, metrics } = shell;
+        let state = Arc::new(State::new(name, database.clone(), clock.clone(), metrics));
+        let http = HttpServer::start(listener, name, &config, app.routes, state.clone());
+        tracing::info!("listening on http://{address}");
+
+        let mut running = Running::default();
+        let start = start::Start { name, config: &config, database: &database, clock, state: &state };
+        let parts =
+            start::Parts { consumers: app.consumers, migrations: app.migrations, on_published: app.on_published };
+        let work = async {
+            start.run(parts, &mut running).await?;
+            running.until_failure().await
+        };
+        // A start that waits for a server must not hold up the end.
+        let outcome = tokio::select! {
+            biased;
+            () = pin!(shutdown) => Ok(()),
+            failure = work => failure,
+        };
+        if let Err(error) = &outcome {
+            tracing::error!(error = %Chain(error.as_ref()), "stopping because of a failure");
+        }
         state.stopping();
-        http.stop(Instant::now() + shell.config.shutdown_timeout).await;
-        tracing::info!("stopped");
-        Ok(())
+        stop(running, http, &database, &config).await;
+        outcome
     }
 }
 
@@ -134,44 +150,22 @@ impl ServiceBuilder {
 }
 
 async fn listen(wanted: SocketAddr) -> anyhow::Result<TcpListener> {
-    let hint = format!("choose another address with --listen {}:0 (or LISTEN), which takes a free port", wanted.ip());
+    let hint = format!("choose another with --listen {}:0 (or LISTEN), which takes a free port", wanted.ip());
     TcpListener::bind(wanted).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            anyhow::anyhow!("port {} on {} is in use; {hint}", wanted.port(), wanted.ip())
-        }
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!("port {} on {} is in use; {hint}", wanted.port(), wanted.ip()),
         _ => anyhow::Error::new(error).context(format!("cannot listen on {wanted}; {hint}")),
     })
 }
 
-/// The HTTP server, which outlives everything else: operators ask it how the rest is getting on.
-struct Http {
-    server: JoinHandle<std::io::Result<()>>,
-    stop: CancellationToken,
-}
-
-impl Http {
-    fn start(
-        listener: TcpListener,
-        name: &'static str,
-        config: &ServiceConfig,
-        routes: Router,
-        state: Arc<State>,
-    ) -> Http {
-        let limits = Limits { request_timeout: config.request_timeout, max_body_bytes: config.max_body_bytes };
-        let requests = RequestMetrics::register(state.metrics());
-        let routes = http::finish(routes.merge(http::operations(state)), name, limits, requests);
-        let stop = CancellationToken::new();
-        let server = axum::serve(listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
-        let server = tokio::spawn(server.into_future().in_current_span());
-        Http { server, stop }
+/// In the reverse order of the start, each under what is left of the deadline: whatever hangs, this returns.
+async fn stop(running: Running, http: HttpServer, database: &Database, config: &ServiceConfig) {
+    let began = Instant::now();
+    // Handlers get most of the time; a fifth is kept for what follows them.
+    running.stop(began + config.shutdown_timeout.mul_f64(0.8)).await;
+    let deadline = began + config.shutdown_timeout;
+    http.stop(deadline).await;
+    if tokio::time::timeout_at(deadline, database.close()).await.is_err() {
+        tracing::debug!("the database connections did not close in time");
     }
-
-    /// Takes no more connections and waits for the requests in hand; at the deadline they are cut off.
-    async fn stop(mut self, deadline: Instant) {
-        self.stop.cancel();
-        if tokio::time::timeout_at(deadline, &mut self.server).await.is_err() {
-            tracing::warn!("requests were cut off at the shutdown deadline");
-            self.server.abort();
-        }
-    }
+    tracing::info!(milliseconds = began.elapsed().as_millis() as u64, "stopped");
 }

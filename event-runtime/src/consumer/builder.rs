@@ -10,13 +10,16 @@ use super::{
     kinds::{Effect, Handler, Plain, Raw, Transactional},
     router::Router,
 };
-use crate::{Database, EffectHandler, PlainHandler, RawHandler, TransactionalHandler, scheduler::Limits};
+use crate::{
+    Database, EffectHandler, PlainHandler, RawHandler, TransactionalHandler, scheduler::Limits, topics::TopicSpec,
+};
 
 /// Collects the handlers of one consumer group. The topics follow from the handlers' events.
 pub struct ConsumerBuilder {
     router: Router,
     topics: BTreeSet<String>,
     dead_letter_topics: BTreeSet<String>,
+    specs: Vec<TopicSpec>,
     settings: Settings,
 }
 
@@ -29,6 +32,7 @@ impl ConsumerBuilder {
             router: Router::new(group),
             topics: BTreeSet::new(),
             dead_letter_topics: BTreeSet::new(),
+            specs: Vec::new(),
             settings: Settings { limits, handler_timeout, drain_deadline: Duration::from_secs(10) },
         }
     }
@@ -108,6 +112,11 @@ impl ConsumerBuilder {
         self.dead_letter_topics.iter().map(String::as_str)
     }
 
+    /// The topics its events are on, and where their dead letters go, as they are created.
+    pub fn topic_specs(&self) -> &[TopicSpec] {
+        &self.specs
+    }
+
     /// Joins the group and begins to handle. Call it inside a tokio runtime. Kafka need not be reachable.
     ///
     /// # Errors
@@ -119,6 +128,7 @@ impl ConsumerBuilder {
 
     fn event<E: Event>(mut self, handler: impl Handler + 'static) -> Self {
         assert!(self.router.add(E::TYPE, Arc::new(handler)), "{} has a handler already", E::TYPE);
+        self.specs.extend([E::TOPIC.into(), TopicSpec::dead_letters(E::TOPIC, self.router.group)]);
         self.topics.insert(E::TOPIC.name.to_owned());
         self.dead_letter_topics.insert(dead_letter_topic(E::TOPIC.name, self.router.group));
         self

@@ -6,7 +6,7 @@ use axum::{
 };
 use serde_json::{Map, Value};
 
-use crate::error::is_unavailable;
+use crate::error::{Chain, is_unavailable};
 
 const DATABASE_AWAY: &str = "the database cannot be reached just now; try again";
 
@@ -87,7 +87,7 @@ impl Problem {
     }
 
     fn log(&self) {
-        let error = self.source.as_deref().map(|source| chain(source)).unwrap_or_else(|| self.detail.clone());
+        let error = self.source.as_deref().map_or_else(|| self.detail.clone(), |source| Chain(source).to_string());
         match self.status {
             // What is away is reported by whoever waits for it; a line a refused request would bury that.
             StatusCode::SERVICE_UNAVAILABLE => tracing::warn!(error, "request refused"),
@@ -149,20 +149,4 @@ impl From<crate::outbox::EncodeError> for Problem {
     fn from(error: crate::outbox::EncodeError) -> Problem {
         Problem::internal(error)
     }
-}
-
-/// `error` and what caused it, on one line.
-pub(crate) fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        // Some libraries print their source; saying it twice helps nobody.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }

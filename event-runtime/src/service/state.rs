@@ -1,23 +1,36 @@
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::{
-    Database,
+    Clock, Consumer, Database,
+    consumer::InFlight,
+    database::Dialect,
     http::{Operations, Problem},
+    outbox,
     telemetry::metrics::Metrics,
 };
+
+/// How long a probe asks the database before it reports it as away.
+const PROBE: Duration = Duration::from_secs(1);
 
 /// What a running service tells about itself.
 pub(super) struct State {
     name: &'static str,
     database: Database,
+    clock: Clock,
     metrics: Metrics,
     phase: Mutex<Phase>,
+    consumers: OnceLock<Arc<[Consumer]>>,
 }
 
 /// How far the service has come.
+#[derive(Clone)]
 enum Phase {
     /// Waiting for this, in words.
     Starting(String),
@@ -26,15 +39,25 @@ enum Phase {
 }
 
 impl State {
-    pub(super) fn new(name: &'static str, database: Database, metrics: Metrics) -> State {
-        State { name, database, metrics, phase: Mutex::new(Phase::Starting("starting".to_owned())) }
+    pub(super) fn new(name: &'static str, database: Database, clock: Clock, metrics: Metrics) -> State {
+        State {
+            name,
+            database,
+            clock,
+            metrics,
+            phase: Mutex::new(Phase::Starting("starting".to_owned())),
+            consumers: OnceLock::new(),
+        }
     }
 
     pub(super) fn waiting_for(&self, what: impl Into<String>) {
         *self.phase() = Phase::Starting(what.into());
     }
 
-    pub(super) fn ready(&self) {
+    /// From now on the parts are asked how they are.
+    pub(super) fn running(&self, consumers: Arc<[Consumer]>) {
+        // A service starts once, so it cannot be set already.
+        self.consumers.set(consumers).ok();
         *self.phase() = Phase::Running;
     }
 
@@ -47,12 +70,42 @@ impl State {
     }
 
     async fn reasons(&self) -> Vec<String> {
-        match &*self.phase() {
-            Phase::Starting(what) => return vec![what.clone()],
-            Phase::Stopping => return vec!["the service is stopping".to_owned()],
-            Phase::Running => {}
+        let phase = self.phase().clone();
+        match phase {
+            Phase::Starting(what) => vec![what],
+            Phase::Stopping => vec!["the service is stopping".to_owned()],
+            Phase::Running => {
+                let consumers = self.consumers().iter().filter_map(|consumer| consumer.ready().err());
+                consumers.map(|reason| reason.to_string()).chain(self.database_away().await).collect()
+            }
         }
-        Vec::new()
+    }
+
+    fn consumers(&self) -> &[Consumer] {
+        self.consumers.get().map_or(&[], |consumers| consumers)
+    }
+
+    /// SQLite is a file in this process's hands; asking for its one writer would only measure how busy it is.
+    async fn database_away(&self) -> Option<String> {
+        if self.database.dialect() == Dialect::Sqlite {
+            return None;
+        }
+        match timeout(PROBE, self.database.ping()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(_)) | Err(_) => Some(format!("the database at {} does not answer", self.database.place())),
+        }
+    }
+
+    async fn outbox(&self) -> Result<Value, Problem> {
+        let depth = outbox::depth(&self.database, self.clock.now()).await?;
+        let age = depth.oldest_age.map(|age| age.as_secs_f64());
+        Ok(
+            json!({ "rows": depth.rows, "oldestAgeSeconds": age, "delayed": depth.delayed, "setAside": depth.set_aside }),
+        )
+    }
+
+    async fn in_flight(&self, key: &str) -> Vec<InFlight> {
+        join_all(self.consumers().iter().map(|consumer| consumer.inspect(key))).await.into_iter().flatten().collect()
     }
 }
 
@@ -63,8 +116,13 @@ impl Operations for State {
 
     fn inspect<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Value, Problem>> {
         Box::pin(async move {
-            let _ = (key, &self.database);
-            Ok(json!({ "service": self.name, "inFlight": [], "outbox": { "rows": 0, "oldestAgeSeconds": null } }))
+            // Before the schema is there, nothing can wait in it.
+            let starting = matches!(*self.phase(), Phase::Starting(_));
+            let outbox = match starting {
+                true => json!({ "rows": 0, "oldestAgeSeconds": null }),
+                false => self.outbox().await?,
+            };
+            Ok(json!({ "service": self.name, "inFlight": self.in_flight(key).await, "outbox": outbox }))
         })
     }
 

@@ -147,7 +147,7 @@ impl Visit for Fields {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.set(field, crate::http::chain(value).into());
+        self.set(field, crate::error::Chain(value).to_string().into());
     }
 }
 

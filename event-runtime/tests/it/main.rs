@@ -10,5 +10,6 @@ mod migrations;
 mod outbox;
 mod outbox_faults;
 mod producer;
+mod service;
 mod stage;
 mod topics;
