@@ -6,4 +6,6 @@ mod idempotency;
 mod paging;
 mod placing;
 mod saga;
+mod service;
 mod spike;
+mod whole;
