@@ -353,9 +353,13 @@ impl<T: Clone> Scheduler<T> {
             return Verdict::Stale;
         };
         self.busy.remove(&(partition.clone(), lane.clone()));
-        let mut outage_ended = None;
         let dependency = self.dependencies.entry(handler).or_default();
         dependency.probe_ended(ticket.0, matches!(outcome, Outcome::Handled { .. }), now);
+        if self.partitions.get(&partition).is_none_or(|assignment| assignment.generation != generation) {
+            self.wake_successor(&partition, lane);
+            return Verdict::Stale;
+        }
+        let mut outage_ended = None;
         if matches!(outcome, Outcome::Handled { proves_dependency: true })
             && let Some((lasted, held)) = dependency.succeeded(ticket.0, now)
         {
@@ -363,10 +367,6 @@ impl<T: Clone> Scheduler<T> {
             for HeldLane { partition, lane } in held {
                 self.make_ready(&partition, lane);
             }
-        }
-        if self.assignment_of(&partition, generation).is_none() {
-            self.wake_successor(&partition, lane);
-            return Verdict::Stale;
         }
         match outcome {
             Outcome::Handled { .. } | Outcome::Buried => {
@@ -418,10 +418,6 @@ impl<T: Clone> Scheduler<T> {
 }
 
 impl<T: Clone> Scheduler<T> {
-    fn assignment_of(&self, partition: &Partition, generation: Generation) -> Option<&Assignment<T>> {
-        self.partitions.get(partition).filter(|assignment| assignment.generation == generation)
-    }
-
     /// An assignment that takes records.
     fn assignment(&mut self, partition: &Partition, generation: Generation) -> Option<&mut Assignment<T>> {
         self.partitions

@@ -21,6 +21,7 @@ use crate::{
     error::{BoxError, Chain},
     producer::Producer,
     scheduler::{Outcome, Task},
+    telemetry::trace,
 };
 
 /// How often a transaction that lost against another is repeated before that counts as a failed attempt.
@@ -163,9 +164,11 @@ impl Runner {
         }
     }
 
+    /// What every log line of the attempt carries. It continues the trace that the event came with.
     fn span(&self, job: &Job, attempt: u32) -> Span {
-        let correlation_id = job.envelope().and_then(|envelope| envelope.correlation_id);
-        tracing::info_span!(
+        let envelope = job.envelope();
+        let correlation_id = envelope.and_then(|envelope| envelope.correlation_id);
+        let span = tracing::info_span!(
             "attempt",
             group = self.group,
             event = job.event_type(),
@@ -173,7 +176,11 @@ impl Runner {
             key = job.key(),
             attempt,
             correlation_id = correlation_id.map(tracing::field::display),
-        )
+        );
+        if let Some(envelope) = envelope {
+            trace::set_parent(&span, envelope.traceparent.as_deref(), envelope.tracestate.as_deref());
+        }
+        span
     }
 }
 

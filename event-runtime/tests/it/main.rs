@@ -11,5 +11,6 @@ mod outbox;
 mod outbox_faults;
 mod producer;
 mod service;
+mod simulation;
 mod stage;
 mod topics;

@@ -1,0 +1,448 @@
+//! One schedule: a broker's log, one member of a group, and what really happened, against which every decision of the
+//! scheduler is checked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use event_runtime::{
+    HandlerError, RetryPolicy,
+    scheduler::{Limits, Offer, Offered, Outcome, Partition, Scheduler, Start, Task, Ticket, Verdict},
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub failures: bool,
+    pub rebalances: bool,
+    pub outages: bool,
+}
+
+const CONCURRENCY: usize = 4;
+const RETRY: RetryPolicy = RetryPolicy::limited(2).backoff(Duration::from_millis(50), Duration::from_millis(400));
+
+/// A record of the broker's log: payload of the offers, too.
+#[derive(Clone, Debug)]
+struct Entry {
+    partition: Partition,
+    offset: i64,
+    key: Option<Arc<[u8]>>,
+    handler: usize,
+    nature: Nature,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Nature {
+    Works,
+    FailsTimes(u32),
+    AlwaysFails,
+    Rejects,
+    /// Says `Unavailable` whether or not there is an outage, until the end of the schedule: alone, it cannot be told from
+    /// an outage.
+    CriesWolf,
+}
+
+struct Running {
+    entry: Entry,
+    attempt: u32,
+    bury: bool,
+    generation: u64,
+    began_in_outage: bool,
+}
+
+pub struct World {
+    faults: Faults,
+    random: StdRng,
+    now: Duration,
+    scheduler: Scheduler<Entry>,
+    log: BTreeMap<Partition, Vec<Entry>>,
+    committed: BTreeMap<Partition, i64>,
+    /// Assigned partitions: generation, next offset to read.
+    owned: BTreeMap<Partition, (u64, i64)>,
+    generation: u64,
+    running: BTreeMap<Ticket, Running>,
+    /// Offsets whose handling or dead letter really took place.
+    done: BTreeMap<Partition, BTreeSet<i64>>,
+    /// What the scheduler was told is done, in the present generation.
+    told: BTreeSet<(Partition, i64)>,
+    /// Failures that count, in the present generation.
+    failures: HashMap<(Partition, i64), u32>,
+    /// When a record's retry is due, in the present generation.
+    due: HashMap<(Partition, i64), Duration>,
+    /// Handlers whose outage the scheduler has declared.
+    declared: BTreeSet<usize>,
+    /// Handlers whose dependency really is away.
+    away: BTreeSet<usize>,
+    starts: u64,
+    settling: bool,
+}
+
+impl World {
+    pub fn new(seed: u64, faults: Faults) -> World {
+        let mut random = StdRng::seed_from_u64(seed);
+        let limits = Limits { concurrency: CONCURRENCY, records: random.random_range(2..40), bytes: 10_000 };
+        let mut world = World {
+            faults,
+            now: Duration::ZERO,
+            scheduler: Scheduler::new(limits),
+            log: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            owned: BTreeMap::new(),
+            generation: 0,
+            running: BTreeMap::new(),
+            done: BTreeMap::new(),
+            told: BTreeSet::new(),
+            failures: HashMap::new(),
+            due: HashMap::new(),
+            declared: BTreeSet::new(),
+            away: BTreeSet::new(),
+            starts: 0,
+            settling: false,
+            random,
+        };
+        world.write_log();
+        world
+    }
+
+    /// Plays the schedule; how many attempts were started.
+    pub fn run(mut self) -> u64 {
+        for _ in 0..self.random.random_range(50..300) {
+            self.step();
+        }
+        self.settle();
+        self.starts
+    }
+
+    fn write_log(&mut self) {
+        let keys = self.random.random_range(1..6u8);
+        for number in 0..self.random.random_range(1..4) {
+            let partition = Partition { topic: "t".into(), number };
+            let mut offset = self.random.random_range(0..3);
+            let mut entries = Vec::new();
+            for _ in 0..self.random.random_range(5..40) {
+                let key = self.random.random_bool(0.85).then(|| Arc::from([self.random.random_range(0..keys)]));
+                let handler = self.random.random_range(0..2);
+                let nature = self.nature();
+                entries.push(Entry { partition: partition.clone(), offset, key, handler, nature });
+                // Gaps, as control records leave them.
+                offset += if self.random.random_bool(0.1) { 2 } else { 1 };
+            }
+            self.log.insert(partition.clone(), entries);
+            self.done.insert(partition.clone(), BTreeSet::new());
+            self.committed.insert(partition.clone(), 0);
+            self.assign(partition);
+        }
+    }
+
+    fn nature(&mut self) -> Nature {
+        if self.faults.outages && self.random.random_bool(0.05) {
+            return Nature::CriesWolf;
+        }
+        match self.random.random_range(0..20) {
+            0..3 if self.faults.failures => Nature::FailsTimes(self.random.random_range(1..3)),
+            3 if self.faults.failures => Nature::AlwaysFails,
+            4 if self.faults.failures => Nature::Rejects,
+            _ => Nature::Works,
+        }
+    }
+
+    fn step(&mut self) {
+        match self.random.random_range(0..100) {
+            0..30 => self.deliver(),
+            30..70 => self.finish_one(),
+            70..85 => self.pass_time(),
+            85..88 if self.faults.rebalances => self.revoke(),
+            88 if self.faults.rebalances => self.lose(),
+            89 if self.faults.rebalances => self.crash(),
+            90..94 if self.faults.rebalances => self.reassign(),
+            94..97 if self.faults.outages => {
+                let handler = self.random.random_range(0..2);
+                if !self.away.remove(&handler) {
+                    self.away.insert(handler);
+                }
+            }
+            _ => self.commit(),
+        }
+        self.start_all();
+    }
+
+    /// Without further faults, everything must come to its end.
+    fn settle(&mut self) {
+        self.away.clear();
+        self.settling = true;
+        self.reassign_all();
+        for _ in 0..20_000 {
+            self.deliver();
+            self.start_all();
+            self.finish_one();
+            self.start_all();
+            self.pass_time();
+            self.start_all();
+            self.commit();
+            let at_end = self.log.iter().all(|(partition, entries)| {
+                let last = entries.last().expect("the log has records");
+                self.committed[partition] == last.offset + 1
+            });
+            if at_end {
+                return;
+            }
+        }
+        panic!("no end: committed {:?}, {:?}", self.committed, self.scheduler);
+    }
+
+    fn assign(&mut self, partition: Partition) {
+        self.generation += 1;
+        self.told.retain(|(other, _)| *other != partition);
+        self.failures.retain(|(other, _), _| *other != partition);
+        self.due.retain(|(other, _), _| *other != partition);
+        self.owned.insert(partition.clone(), (self.generation, self.committed[&partition]));
+        self.scheduler.assign(partition, self.generation);
+    }
+
+    /// Hands over the next few records of a partition, sometimes some of them again, as after a seek.
+    fn deliver(&mut self) {
+        let Some(partition) = self.pick_owned() else { return };
+        let (generation, next) = self.owned[&partition];
+        let count = self.random.random_range(1..8);
+        let back = if self.random.random_bool(0.1) { 2 } else { 0 };
+        let from = self.committed[&partition].max(next - back);
+        let batch: Vec<_> =
+            self.log[&partition].iter().filter(|entry| entry.offset >= from).take(count).cloned().collect();
+        for entry in batch {
+            let offset = entry.offset;
+            let offer = Offer {
+                offset,
+                key: entry.key.clone(),
+                bytes: 10,
+                handler: entry.handler,
+                retry: RETRY,
+                payload: entry,
+            };
+            let offered = self.scheduler.offer(&partition, generation, offer);
+            let next = &mut self.owned.get_mut(&partition).expect("it is owned").1;
+            if offset < *next {
+                // The first ones after an assignment were never offered before.
+                assert!(offered != Offered::NotAssigned);
+            }
+            *next = (*next).max(offset + 1);
+        }
+        self.scheduler.pause_changes();
+    }
+
+    fn start_all(&mut self) {
+        self.scheduler.advance(self.now);
+        while let Some(start) = self.scheduler.next() {
+            self.started(start);
+        }
+        self.check_nothing_waits_in_vain();
+    }
+
+    fn started(&mut self, Start { ticket, payload: entry, task, attempt }: Start<Entry>) {
+        self.starts += 1;
+        let (generation, _) = self.owned[&entry.partition];
+        assert!(self.running.len() < CONCURRENCY, "more attempts than allowed");
+        if let Some(key) = &entry.key {
+            let overlap = self
+                .running
+                .values()
+                .find(|other| other.entry.partition == entry.partition && other.entry.key.as_ref() == Some(key));
+            assert!(overlap.is_none(), "I2: {entry:?} runs beside {:?}", overlap.map(|other| &other.entry));
+            let skipped = self.log[&entry.partition].iter().find(|other| {
+                other.offset < entry.offset
+                    && other.key.as_ref() == Some(key)
+                    && !self.done[&entry.partition].contains(&other.offset)
+            });
+            assert!(skipped.is_none(), "I2: {entry:?} starts before {skipped:?} is done");
+        }
+        let place = (entry.partition.clone(), entry.offset);
+        if let Some(due) = self.due.remove(&place) {
+            assert!(due <= self.now, "{entry:?} is tried again too early");
+        }
+        let failures = self.failures.get(&place).copied().unwrap_or(0);
+        let bury = matches!(task, Task::Bury(_));
+        if let Task::Handle { last_attempt } = task {
+            assert_eq!(attempt, failures + 1, "attempts are counted by failures that count: {entry:?}");
+            assert_eq!(last_attempt, RETRY.is_last(attempt));
+        }
+        let handler = entry.handler;
+        let began_in_outage = !bury && self.declared.contains(&handler);
+        if began_in_outage {
+            let probes = self.running.values().filter(|it| it.entry.handler == handler && it.began_in_outage).count();
+            assert_eq!(probes, 0, "two probes at a time");
+        }
+        self.running.insert(ticket, Running { entry, attempt, bury, generation, began_in_outage });
+    }
+
+    fn finish_one(&mut self) {
+        let tickets: Vec<_> = self.running.keys().copied().collect();
+        if tickets.is_empty() {
+            return;
+        }
+        let ticket = tickets[self.random.random_range(0..tickets.len())];
+        let Running { entry, attempt, bury, generation, .. } = self.running.remove(&ticket).expect("it was picked");
+        let outcome = self.outcome(&entry, attempt, bury);
+        let place = (entry.partition.clone(), entry.offset);
+        let unavailable = matches!(outcome, Outcome::Failed(HandlerError::Unavailable(_)));
+        if matches!(outcome, Outcome::Handled { .. } | Outcome::Buried) {
+            self.done.get_mut(&entry.partition).expect("it is in the log").insert(entry.offset);
+        }
+        let random = self.random.random();
+        let verdict = self.scheduler.finish(ticket, outcome, self.now, random);
+        let current = self.owned.get(&entry.partition).is_some_and(|(owned, _)| *owned == generation);
+        assert_eq!(verdict == Verdict::Stale, !current, "results of older generations count for nothing");
+        match verdict {
+            Verdict::Retry { pause } => {
+                if !bury {
+                    *self.failures.entry(place.clone()).or_default() += 1;
+                }
+                self.due.insert(place, self.now + pause);
+            }
+            Verdict::Unavailable { began } => {
+                assert!(unavailable);
+                let new = self.declared.insert(entry.handler);
+                assert_eq!(began, new, "an outage begins once");
+            }
+            Verdict::Handled { outage_ended } => {
+                self.told.insert(place);
+                if outage_ended.is_none() {
+                    return;
+                }
+                assert!(self.declared.remove(&entry.handler), "an outage ends that had begun");
+                for other in self.running.values_mut().filter(|other| other.entry.handler == entry.handler) {
+                    other.began_in_outage = false;
+                }
+            }
+            Verdict::Bury | Verdict::Stale => {}
+        }
+    }
+
+    fn outcome(&mut self, entry: &Entry, attempt: u32, bury: bool) -> Outcome {
+        if bury {
+            let fails = self.faults.failures && self.random.random_bool(0.3);
+            return if fails { Outcome::BuryFailed } else { Outcome::Buried };
+        }
+        if self.away.contains(&entry.handler) || (entry.nature == Nature::CriesWolf && !self.settling) {
+            return Outcome::Failed(HandlerError::unavailable("away"));
+        }
+        match entry.nature {
+            Nature::FailsTimes(times) if attempt <= times => Outcome::Failed(HandlerError::retry("not yet")),
+            Nature::AlwaysFails => Outcome::Failed(HandlerError::retry("never")),
+            Nature::Rejects => Outcome::Failed(HandlerError::reject("bad")),
+            Nature::Works | Nature::FailsTimes(_) | Nature::CriesWolf => {
+                Outcome::Handled { proves_dependency: self.random.random_bool(0.9) }
+            }
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let small = Duration::from_millis(self.random.random_range(1..100));
+        let next = self.scheduler.next_timer().filter(|_| self.random.random_bool(0.7));
+        self.now = next.map_or(self.now + small, |at| at.max(self.now));
+    }
+
+    fn commit(&mut self) {
+        for (partition, generation, offset) in self.scheduler.new_watermarks() {
+            assert_eq!(self.owned[&partition].0, generation, "only owned partitions are committed");
+            self.committed_to(&partition, offset);
+        }
+    }
+
+    fn committed_to(&mut self, partition: &Partition, offset: i64) {
+        let lost = self.log[partition]
+            .iter()
+            .find(|entry| entry.offset < offset && !self.done[partition].contains(&entry.offset));
+        assert!(lost.is_none(), "I1: committed {offset} before {lost:?} was done");
+        let committed = self.committed.get_mut(partition).expect("it is in the log");
+        assert!(offset >= *committed, "a commit went back");
+        *committed = offset;
+    }
+
+    /// Stops, drains some or all of what runs, commits.
+    fn revoke(&mut self) {
+        let Some(partition) = self.pick_owned() else { return };
+        self.scheduler.stop(&partition);
+        let complete = self.random.random_bool(0.7);
+        for _ in 0..200 {
+            if self.scheduler.running_for(&partition).next().is_none() || (!complete && self.random.random_bool(0.3)) {
+                break;
+            }
+            self.finish_one();
+            self.start_others(&partition);
+        }
+        if let Some(offset) = self.scheduler.remove(&partition) {
+            self.committed_to(&partition, offset);
+        }
+        self.owned.remove(&partition);
+    }
+
+    /// While one partition is drained the others go on, and nothing of it starts.
+    fn start_others(&mut self, drained: &Partition) {
+        self.scheduler.advance(self.now);
+        while let Some(start) = self.scheduler.next() {
+            assert_ne!(start.payload.partition, *drained, "a stopped partition starts nothing");
+            self.started(start);
+        }
+    }
+
+    fn lose(&mut self) {
+        let Some(partition) = self.pick_owned() else { return };
+        self.scheduler.remove(&partition);
+        self.owned.remove(&partition);
+    }
+
+    /// Everything in memory is gone, attempts included; what they had done stays done.
+    fn crash(&mut self) {
+        let limits = Limits { concurrency: CONCURRENCY, records: 20, bytes: 10_000 };
+        self.scheduler = Scheduler::new(limits);
+        self.running.clear();
+        self.declared.clear();
+        self.owned.clear();
+        self.reassign_all();
+    }
+
+    fn reassign(&mut self) {
+        let free = self.log.keys().find(|partition| !self.owned.contains_key(partition)).cloned();
+        if let Some(partition) = free {
+            self.assign(partition);
+        }
+    }
+
+    fn reassign_all(&mut self) {
+        for partition in self.log.keys().cloned().collect::<Vec<_>>() {
+            if !self.owned.contains_key(&partition) {
+                self.assign(partition);
+            }
+        }
+    }
+
+    fn pick_owned(&mut self) -> Option<Partition> {
+        let owned: Vec<_> = self.owned.keys().cloned().collect();
+        (!owned.is_empty()).then(|| owned[self.random.random_range(0..owned.len())].clone())
+    }
+
+    /// I3: with room for another attempt, the first record of every key runs, or waits for its own retry, its
+    /// dependency, or an older generation's attempt at its key.
+    fn check_nothing_waits_in_vain(&self) {
+        if self.running.len() >= CONCURRENCY {
+            return;
+        }
+        for (partition, (_, next)) in &self.owned {
+            let mut seen = BTreeSet::new();
+            let committed = self.committed[partition];
+            let in_hand = self.log[partition].iter().filter(|it| (committed..*next).contains(&it.offset));
+            for entry in in_hand.filter(|it| !self.told.contains(&(partition.clone(), it.offset))) {
+                if entry.key.as_ref().is_some_and(|key| !seen.insert(key.clone())) {
+                    continue;
+                }
+                let runs = self.running.values().any(|it| {
+                    it.entry.partition == *partition
+                        && (it.entry.offset == entry.offset || (entry.key.is_some() && it.entry.key == entry.key))
+                });
+                let waits = self.due.get(&(partition.clone(), entry.offset)).is_some_and(|due| *due > self.now);
+                assert!(runs || waits || self.declared.contains(&entry.handler), "I3: {entry:?} waits in vain");
+            }
+        }
+    }
+}
