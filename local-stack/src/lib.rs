@@ -1,1 +1,13 @@
+//! The whole order system in one process, for trying it out: an embedded broker, a SQLite file a service, the payment
+//! gateway fake, a folder that mails are written to, and the services exactly as they run in production.
+//!
+//! Reading order: [`Folder`] (what is on disk), [`Stack`] (what runs), [`samples`] (the orders placed at the start),
+//! [`guide`] (what is printed about it).
 
+mod folder;
+pub mod guide;
+pub mod samples;
+mod stack;
+
+pub use folder::{Folder, FolderError};
+pub use stack::{Addresses, Stack, StackOptions};

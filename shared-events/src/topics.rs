@@ -68,5 +68,18 @@ pub const ORDER_TIMELINE_GROUP: &str = "order-service.timeline";
 
 /// The dead-letter topics of every group.
 pub fn dead_letter_topics() -> impl Iterator<Item = String> {
-    GROUPS.iter().flat_map(|group| group.topics.iter().map(|topic| dead_letter_topic(topic.name, group.name)))
+    dead_letter_partitions().map(|(name, _)| name)
+}
+
+/// Every topic there must be, with its partition count: those that carry events, and each group's dead-letter topics.
+pub fn all() -> impl Iterator<Item = (String, i32)> {
+    TOPICS.iter().map(|topic| (topic.name.to_owned(), topic.partitions)).chain(dead_letter_partitions())
+}
+
+/// A dead-letter topic has as many partitions as the topic it takes from.
+fn dead_letter_partitions() -> impl Iterator<Item = (String, i32)> {
+    let of_group = |group: &'static Group| {
+        group.topics.iter().map(|topic| (dead_letter_topic(topic.name, group.name), topic.partitions))
+    };
+    GROUPS.iter().flat_map(of_group)
 }

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use event_runtime::embedded::EmbeddedBroker;
-use shared_events::topics::{GROUPS, TOPICS, dead_letter_topic};
+use shared_events::topics;
 
 /// A running broker, with what [`EmbeddedBroker`] offers. Keep it for as long as anything talks to it.
 pub struct MockKafka(EmbeddedBroker);
@@ -13,13 +13,8 @@ impl MockKafka {
     /// `CreateTopics`.
     pub fn start(brokers: u16) -> MockKafka {
         let kafka = MockKafka::empty(brokers);
-        for topic in TOPICS {
-            kafka.create(topic.name, topic.partitions);
-        }
-        for group in GROUPS {
-            for topic in group.topics {
-                kafka.create(&dead_letter_topic(topic.name, group.name), topic.partitions);
-            }
+        for (name, partitions) in topics::all() {
+            kafka.create(&name, partitions);
         }
         kafka
     }
