@@ -1,1 +1,9 @@
-fn main() {}
+//! The binary: takes the command line apart, runs the command, ends with its exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    eventctl::run(eventctl::Cli::parse())
+}
