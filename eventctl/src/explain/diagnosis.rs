@@ -59,7 +59,7 @@ pub fn diagnose(evidence: &Evidence, now: Timestamp) -> Verdict {
             Answer::Silent(reason) => Blocker {
                 who: "Kafka".to_owned(),
                 sentence: format!("Kafka does not answer, and nothing moves without it: {reason}"),
-                next: "docker compose ps kafka".to_owned(),
+                next: is_it_up(evidence, "kafka"),
             },
             Answer::NotFound => moving(ORDER, format!("eventctl explain {id}")),
         }),
@@ -93,7 +93,7 @@ fn blocker(evidence: &Evidence, now: Timestamp) -> Blocker {
         return trouble(evidence, ORDER, now).map(|(_, blocker)| blocker).unwrap_or_else(|| Blocker {
             who: ORDER.to_owned(),
             sentence: "order.created is not on Kafka yet: order-service's relay has not published it".to_owned(),
-            next: logs(ORDER),
+            next: logs(evidence, ORDER),
         });
     }
     let paid = said(&["payment.succeeded", "payment.failed"]);
@@ -104,13 +104,10 @@ fn blocker(evidence: &Evidence, now: Timestamp) -> Blocker {
     let decided = owing.is_empty() || said(&["payment.failed", "stock.rejected", "order.deadline-reached"]);
     let suspects = if decided { vec![ORDER] } else { owing };
     let found = suspects.iter().filter_map(|who| trouble(evidence, who, now)).min_by_key(|(gravity, _)| *gravity);
-    let all_is_well = || {
-        let id = evidence.order_id;
-        Blocker {
-            who: suspects[0].to_owned(),
-            sentence: format!("{} has nothing in hand for the order, and has not said what came of it", suspects[0]),
-            next: format!("{} | grep {id}", logs(suspects[0])),
-        }
+    let all_is_well = || Blocker {
+        who: suspects[0].to_owned(),
+        sentence: format!("{} has nothing in hand for the order, and has not said what came of it", suspects[0]),
+        next: logs_of_order(evidence, suspects[0]),
     };
     found.map(|(_, blocker)| blocker).unwrap_or_else(all_is_well)
 }
@@ -133,7 +130,7 @@ fn trouble(evidence: &Evidence, who: &str, now: Timestamp) -> Option<(Gravity, B
     let service = evidence.service(who)?;
     let found = gave_up(evidence, who).into_iter();
     let found = found.chain(no_answer(evidence, service)).chain(in_flight(evidence, service, now));
-    found.chain(outbox(service)).chain(behind(evidence, who)).min_by_key(|(gravity, _)| *gravity)
+    found.chain(outbox(evidence, service)).chain(behind(evidence, who)).min_by_key(|(gravity, _)| *gravity)
 }
 
 /// As [`trouble`], for an order that has ended: somebody silent or busy with others owes it nothing that shows.
@@ -169,7 +166,7 @@ fn silent(evidence: &Evidence, who: &str, reason: &str) -> Blocker {
     Blocker {
         who: who.to_owned(),
         sentence: format!("{who} does not answer{at}: {reason}"),
-        next: format!("docker compose ps {who}"),
+        next: is_it_up(evidence, who),
     }
 }
 
@@ -191,7 +188,7 @@ fn in_flight(evidence: &Evidence, service: &ServiceEvidence, now: Timestamp) -> 
                 (
                     Gravity::Failing,
                     format!("{who} failed at {event} {failed} times and tries again{when}: {error}"),
-                    format!("{} | grep {}", logs(who), evidence.order_id),
+                    logs_of_order(evidence, who),
                 )
             }
             "queued" => {
@@ -208,7 +205,7 @@ fn in_flight(evidence: &Evidence, service: &ServiceEvidence, now: Timestamp) -> 
     findings.min_by_key(|(gravity, _)| *gravity)
 }
 
-fn outbox(service: &ServiceEvidence) -> Option<(Gravity, Blocker)> {
+fn outbox(evidence: &Evidence, service: &ServiceEvidence) -> Option<(Gravity, Blocker)> {
     let Answer::Known(inspection) = &service.inspection else { return None };
     let age = inspection.outbox.oldest_age_seconds.filter(|age| *age > OUTBOX_IS_LATE_AFTER)?;
     let who = &service.service;
@@ -216,7 +213,7 @@ fn outbox(service: &ServiceEvidence) -> Option<(Gravity, Blocker)> {
         "{who} has not published what it decided: {} events wait in its outbox, the oldest for {age:.0} s",
         inspection.outbox.rows
     );
-    Some((Gravity::OutboxStuck, Blocker { who: who.clone(), sentence, next: logs(who) }))
+    Some((Gravity::OutboxStuck, Blocker { who: who.clone(), sentence, next: logs(evidence, who) }))
 }
 
 /// A record of the order that the group has not come to.
@@ -245,8 +242,27 @@ fn moving(who: &str, next: String) -> Blocker {
     Blocker { who: who.to_owned(), sentence: "nothing is known to be wrong".to_owned(), next }
 }
 
-fn logs(who: &str) -> String {
-    format!("docker compose logs --tail 200 {who}")
+/// Its log where it has one of its own; `cargo run` prints all of them in its terminal.
+fn logs(evidence: &Evidence, who: &str) -> String {
+    match evidence.service(who) {
+        Some(service) if service.embedded => format!("curl -s {}/inspect/{}", service.address, evidence.order_id),
+        _ => format!("docker compose logs --tail 200 {who}"),
+    }
+}
+
+fn logs_of_order(evidence: &Evidence, who: &str) -> String {
+    match evidence.service(who) {
+        Some(service) if service.embedded => logs(evidence, who),
+        _ => format!("{} | grep {}", logs(evidence, who), evidence.order_id),
+    }
+}
+
+/// Whether it runs at all.
+fn is_it_up(evidence: &Evidence, who: &str) -> String {
+    match evidence.services.iter().any(|service| service.embedded) {
+        true => "cargo run".to_owned(),
+        false => format!("docker compose ps {who}"),
+    }
 }
 
 fn or_unsaid(error: &str) -> &str {

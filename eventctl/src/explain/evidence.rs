@@ -46,6 +46,8 @@ pub struct ServiceEvidence {
     pub service: String,
     pub address: String,
     pub address_source: String,
+    /// Whether it runs inside `cargo run`: then there is no container to ask.
+    pub embedded: bool,
     pub inspection: Answer<Inspection>,
 }
 

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use event_runtime::{
     Record,
-    config::{KafkaConfig, discovery::Found},
+    config::{
+        KafkaConfig,
+        discovery::{Found, Source},
+    },
     consumer::dead_letter::DeadLetter,
     reader::{Position, ReadError, collect},
 };
@@ -40,6 +43,7 @@ pub async fn gather(sources: &Sources, order: OrderId, within: Duration) -> anyh
                 service: (*name).to_owned(),
                 address: found.value.clone(),
                 address_source: found.source.to_string(),
+                embedded: matches!(found.source, Source::LocalStack(_)),
                 inspection: inspection.await,
             }
         }

@@ -15,6 +15,7 @@ fn pending() -> Case {
         service: service.to_owned(),
         address: format!("http://{service}"),
         address_source: "from the command line".to_owned(),
+        embedded: false,
         inspection: Answer::Known(Inspection::default()),
     });
     let case = Case(Evidence {
@@ -239,5 +240,16 @@ fn an_order_nobody_knows_is_told_from_one_in_another_database() {
         let mut case = case;
         case.0.order = Answer::NotFound;
         assert!(matches!(case.verdict(), Verdict::Unknown(blocker) if blocker.sentence.contains(part)), "{part}");
+    }
+}
+
+#[test]
+fn where_there_are_no_containers_none_are_asked() {
+    let silent = pending().silent(PAYMENT);
+    let failing = pending().in_hand(PAYMENT, "waiting", 2, Some("timed out"));
+    let curl = "curl -s http://payment-service/inspect/01890a5d-ac96-774b-bcce-b302099a8057";
+    for (mut case, next) in [(silent, "cargo run"), (failing, curl)] {
+        case.0.services.iter_mut().for_each(|service| service.embedded = true);
+        assert!(matches!(case.verdict(), Verdict::Blocked(blocker) if blocker.next == next), "{:?}", case.verdict());
     }
 }
