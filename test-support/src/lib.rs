@@ -8,10 +8,12 @@ mod eventually;
 pub mod handling;
 pub mod mock_kafka;
 pub mod records;
+mod running;
 pub mod smtp;
 mod temp_database;
 
 pub use eventually::eventually;
 pub use mock_kafka::MockKafka;
+pub use running::RunningService;
 pub use smtp::SmtpSink;
 pub use temp_database::TempDatabase;

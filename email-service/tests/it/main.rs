@@ -6,6 +6,7 @@ mod content;
 mod folder;
 mod http;
 mod outages;
+mod service;
 
 use std::{path::Path, time::Duration};
 

@@ -5,6 +5,7 @@ mod concurrency;
 mod conservation;
 mod http;
 mod reservations;
+mod service;
 
 use event_runtime::Database;
 use inventory_service::{domain::StockLevel, store};
