@@ -12,7 +12,8 @@ use std::{io::IsTerminal, time::Duration};
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
-use tracing_subscriber::{EnvFilter, Layer, filter::FilterFn, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::Dispatch;
+use tracing_subscriber::{EnvFilter, Layer, filter::FilterFn, layer::SubscriberExt};
 
 use crate::config::{LogFormat, TelemetryConfig};
 use lines::{Lines, LogFilter};
@@ -76,7 +77,7 @@ pub enum InitError {
     Filter(#[from] tracing_subscriber::filter::ParseError),
     /// The process logs already.
     #[error("logging was started twice")]
-    Twice(#[from] tracing_subscriber::util::TryInitError),
+    Twice(#[from] tracing::dispatcher::SetGlobalDefaultError),
     /// The OTLP exporter cannot be made.
     #[error(transparent)]
     Otlp(#[from] OtlpError),
@@ -97,6 +98,16 @@ const QUIET: &[&str] = &["sqlx=warn", "rdkafka=warn", "hyper=warn", "hyper_util=
 /// # Errors
 /// When `RUST_LOG` or the endpoint cannot be read, or when it was called before.
 pub fn init(options: &LogOptions) -> Result<Telemetry, InitError> {
+    let (dispatch, telemetry) = dispatch(options)?;
+    tracing::dispatcher::set_global_default(dispatch)?;
+    Ok(telemetry)
+}
+
+/// As [`init`], for a part of a process, such as a test: the caller says where the dispatch is the default.
+///
+/// # Errors
+/// When `RUST_LOG` or the endpoint cannot be read.
+pub fn dispatch(options: &LogOptions) -> Result<(Dispatch, Telemetry), InitError> {
     let provider = provider(options)?;
     let exports = options.otlp_endpoint.is_some();
     // Without an export, the layer is there to make and hand on trace ids only: events would be collected for nobody.
@@ -111,8 +122,8 @@ pub fn init(options: &LogOptions) -> Result<Telemetry, InitError> {
         .with_threads(false)
         .with_target(false)
         .with_filter(traced);
-    tracing_subscriber::registry().with(lines_layer(options)?).with(traces).try_init()?;
-    Ok(Telemetry { provider })
+    let dispatch = Dispatch::new(tracing_subscriber::registry().with(lines_layer(options)?).with(traces));
+    Ok((dispatch, Telemetry { provider }))
 }
 
 impl Telemetry {

@@ -8,6 +8,9 @@
 //! and the fields of the spans around it from the inside out, each name once. Level and module are shown only where
 //! they say something: the level from warnings up, the module below `info`. JSON has the same, flat.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt::{self, Write as _},
     io::Write as _,
@@ -203,7 +206,7 @@ const PALETTE: [&str; 8] =
 impl<W> Lines<W> {
     fn text(&self, metadata: &Metadata<'_>, mut fields: Fields) -> String {
         let service = take(&mut fields, "service").unwrap_or_default();
-        let message = fields.message.take().unwrap_or_default();
+        let message = one_line(fields.message.take().unwrap_or_default());
         let mut line = String::with_capacity(160);
         let time = (self.now)().strftime("%H:%M:%S%.3f").to_string();
         self.push(&mut line, DIM, &time);
@@ -277,6 +280,11 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+/// A line break in a message would let what is logged forge lines of its own.
+fn one_line(message: String) -> String {
+    if message.contains(char::is_control) { message.escape_debug().to_string() } else { message }
 }
 
 /// In quotes where it would not read as one value; always one line.

@@ -61,3 +61,82 @@ fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<SpanContext> {
 fn is_hex(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
+
+#[cfg(test)]
+mod tests {
+    use tracing::info_span;
+
+    use super::*;
+    use crate::telemetry::{LogOptions, dispatch};
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn traced<T>(work: impl FnOnce() -> T) -> T {
+        let (dispatch, _telemetry) = dispatch(&LogOptions::default().default_filter("off")).unwrap();
+        tracing::dispatcher::with_default(&dispatch, work)
+    }
+
+    #[test]
+    fn a_trace_goes_on_from_a_header_to_the_next_header() {
+        traced(|| {
+            let span = info_span!("attempt");
+            set_parent(&span, Some(PARENT), Some("vendor=1"));
+            let (header, inner) =
+                span.in_scope(|| (current_traceparent().unwrap(), info_span!("inner").in_scope(current_traceparent)));
+            assert_eq!(trace_id(&header).as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+            assert!(!header.contains("00f067aa0ba902b7"), "a span of its own: {header}");
+            assert_eq!(span.in_scope(current_tracestate).as_deref(), Some("vendor=1"));
+            assert_eq!(trace_id(&inner.unwrap()), trace_id(&header), "spans inside belong to the same trace");
+        });
+    }
+
+    #[test]
+    fn without_a_header_a_new_trace_begins() {
+        traced(|| {
+            for header in [
+                None,
+                Some("nonsense"),
+                Some("00-00000000000000000000000000000000-00f067aa0ba902b7-01"),
+                Some("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01"),
+                Some("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+                Some("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"),
+                Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more"),
+            ] {
+                let span = info_span!("attempt");
+                set_parent(&span, header, None);
+                let made = traceparent(&span).unwrap();
+                assert_ne!(trace_id(&made).as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"), "{header:?}");
+                assert_eq!(span.in_scope(current_tracestate), None);
+            }
+        });
+    }
+
+    #[test]
+    fn a_later_version_of_the_header_is_read_as_far_as_it_is_known() {
+        assert!(trace_id(&PARENT.replacen("00", "01", 1)).is_some());
+        assert!(trace_id(&(PARENT.replacen("00", "01", 1) + "-more")).is_some());
+    }
+
+    #[test]
+    fn where_nothing_traces_there_is_no_header() {
+        tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::new(), || {
+            assert_eq!(info_span!("attempt").in_scope(current_traceparent), None);
+        });
+    }
+
+    /// Roughly what a record pays for its trace ids: `cargo test -p event-runtime --release -- --ignored --nocapture`.
+    #[test]
+    #[ignore = "a measurement, not a test"]
+    fn cost_of_a_span_without_export() {
+        traced(|| {
+            let began = std::time::Instant::now();
+            let rounds = 100_000;
+            for round in 0..rounds {
+                let span = info_span!("attempt", service = "s", event = "order.created", event_id = round, attempt = 1);
+                set_parent(&span, Some(PARENT), None);
+                span.in_scope(|| assert!(current_traceparent().is_some()));
+            }
+            println!("{:?} a span", began.elapsed() / rounds);
+        });
+    }
+}

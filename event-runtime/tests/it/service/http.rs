@@ -80,7 +80,12 @@ async fn a_body_that_cannot_be_used_is_refused_with_the_reason() {
     let large = format!("{{\"quantity\": 1, \"note\": {:?}}}", "x".repeat(200));
     for (content_type, body, status, expected) in [
         ("application/json", "{\"quantity\": ", 400, "the body is not JSON: quantity: EOF while parsing"),
-        ("application/json", "{\"quantity\": \"many\"}", 422, "the body has not the expected form: invalid type"),
+        (
+            "application/json",
+            "{\"quantity\": \"many\"}",
+            422,
+            "the body has not the expected form: quantity: invalid type",
+        ),
         ("application/json", "{}", 422, "the body has not the expected form: missing field `quantity`"),
         ("text/plain", "{\"quantity\": 1}", 415, "the body must be JSON: send it with content-type: application/json"),
         ("application/json", &large, 413, "the body is larger than 100 bytes"),
