@@ -13,4 +13,5 @@ mod producer;
 mod service;
 mod simulation;
 mod stage;
+mod telemetry;
 mod topics;

@@ -1,7 +1,7 @@
 //! A whole service: HTTP, database, relay and consumer, from its start to its end.
 
 mod http;
-mod scene;
+pub mod scene;
 mod shutdown;
 mod start;
 

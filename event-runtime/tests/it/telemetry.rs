@@ -1,0 +1,161 @@
+//! Traces, against a collector that keeps what it is sent.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
+use event_runtime::telemetry::{LogOptions, dispatch, trace};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{KeyValue, any_value::Value},
+    trace::v1::{Span, span::SpanKind},
+};
+use prost::Message;
+use serde_json::json;
+use shared_events::Event;
+use test_support::records;
+use tracing::info_span;
+
+use crate::service::scene::{Pong, SERVICE, Scene, ready};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// What a collector was sent.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
+
+impl Collector {
+    async fn start() -> (Collector, String) {
+        let collector = Collector::default();
+        let routes = Router::new().route("/v1/traces", post(receive)).with_state(collector.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        (collector, url)
+    }
+
+    /// Every span, with the `service.name` it was sent under.
+    fn spans(&self) -> Vec<(String, Span)> {
+        let mut spans = Vec::new();
+        for resource_spans in self.0.lock().unwrap().iter().flat_map(|request| request.resource_spans.clone()) {
+            let service = text(&resource_spans.resource.unwrap_or_default().attributes, "service.name");
+            let found = resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans);
+            spans.extend(found.map(|span| (service.clone().unwrap_or_default(), span)));
+        }
+        spans
+    }
+
+    fn span(&self, name: &str) -> (String, Span) {
+        let spans = self.spans();
+        let names: Vec<String> = spans.iter().map(|(_, span)| span.name.clone()).collect();
+        spans.into_iter().find(|(_, span)| span.name == name).unwrap_or_else(|| panic!("no {name} among {names:?}"))
+    }
+}
+
+async fn receive(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) {
+    assert_eq!(headers["content-type"], "application/x-protobuf");
+    collector.0.lock().unwrap().push(ExportTraceServiceRequest::decode(body).unwrap());
+}
+
+fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
+    match attributes.iter().find(|attribute| attribute.key == key)?.value.clone()?.value? {
+        Value::StringValue(text) => Some(text),
+        other => Some(format!("{other:?}")),
+    }
+}
+
+fn options(endpoint: &str) -> LogOptions {
+    LogOptions { otlp_endpoint: Some(endpoint.to_owned()), service: "local-stack", ..LogOptions::default() }
+        .default_filter("off")
+}
+
+#[tokio::test]
+async fn spans_reach_the_collector_under_the_name_of_their_service() {
+    let (collector, url) = Collector::start().await;
+    let (dispatch, telemetry) = dispatch(&options(&format!("{url}/"))).unwrap();
+    tracing::dispatcher::with_default(&dispatch, || {
+        let charge = info_span!("charge", service = "payment-service", otel.kind = "client", order = "o-1");
+        trace::set_parent(&charge, Some(PARENT), None);
+        charge.in_scope(|| info_span!("wait").in_scope(|| tracing::info!("charged")));
+        info_span!("reserve", service = "inventory-service").in_scope(|| tracing::error!("no stock"));
+        info_span!("samples").in_scope(|| {});
+        // What does no work of ours is no part of a trace.
+        info_span!(target: "hyper::client", "connect").in_scope(|| {});
+    });
+    telemetry.shutdown().await;
+
+    let (service, charge) = collector.span("charge");
+    assert_eq!(service, "payment-service");
+    assert_eq!(hex(&charge.trace_id), TRACE);
+    assert_eq!(hex(&charge.parent_span_id), "00f067aa0ba902b7");
+    assert_eq!(charge.kind(), SpanKind::Client);
+    assert_eq!(text(&charge.attributes, "order").as_deref(), Some("o-1"));
+
+    let (service, wait) = collector.span("wait");
+    assert_eq!((service.as_str(), &wait.parent_span_id), ("payment-service", &charge.span_id), "from its parent");
+    assert_eq!(wait.events[0].name, "charged");
+
+    let (service, reserve) = collector.span("reserve");
+    assert_eq!(service, "inventory-service");
+    assert_eq!(reserve.status.unwrap().code, 2, "an error was logged in it");
+    assert_eq!(collector.span("samples").0, "local-stack", "nobody's spans are the process's");
+    assert_eq!(collector.spans().len(), 4, "{:?}", collector.spans());
+}
+
+#[tokio::test]
+async fn one_trace_runs_from_a_request_through_the_outbox_and_a_topic_to_the_next_event() {
+    let (collector, url) = Collector::start().await;
+    let (dispatch, telemetry) = dispatch(&options(&url)).unwrap();
+    // One thread, so that the default of this thread is everybody's.
+    let _default = tracing::dispatcher::set_default(&dispatch);
+    let scene = Scene::new();
+    let service = scene.start().await;
+    ready(&service).await;
+
+    let client = reqwest::Client::new();
+    let request = client.post(service.url("/pings")).header("traceparent", PARENT).json(&json!({ "key": "a" }));
+    request.send().await.unwrap();
+    let pongs = records::read_until(&scene.kafka.config(), Pong::TOPIC.name, Duration::from_secs(20), |found| {
+        !found.is_empty()
+    })
+    .await;
+    let header = String::from_utf8_lossy(pongs[0].header("traceparent").unwrap()).into_owned();
+    assert_eq!(trace::trace_id(&header).as_deref(), Some(TRACE));
+    service.stop().await.unwrap();
+    telemetry.shutdown().await;
+
+    let (service, request) = collector.span("POST /pings");
+    assert_eq!((service.as_str(), request.kind()), (SERVICE, SpanKind::Server));
+    assert_eq!(hex(&request.parent_span_id), "00f067aa0ba902b7");
+    let attempts: Vec<(String, Span)> =
+        collector.spans().into_iter().filter(|(_, span)| span.kind() == SpanKind::Consumer).collect();
+    let (service, attempt) = &attempts[0];
+    assert_eq!(service, SERVICE);
+    assert_eq!((hex(&attempt.trace_id).as_str(), &attempt.parent_span_id), (TRACE, &request.span_id));
+    assert!(header.contains(&hex(&attempt.span_id)), "the attempt is the next event's parent");
+}
+
+#[tokio::test]
+async fn a_collector_that_is_away_does_not_hold_up_the_end() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (dispatch, telemetry) = dispatch(&options(&format!("http://{nobody}"))).unwrap();
+    tracing::dispatcher::with_default(&dispatch, || info_span!("charge").in_scope(|| {}));
+    let began = Instant::now();
+    telemetry.shutdown().await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_no_url_is_named() {
+    let error = dispatch(&options("http://[nonsense")).err().unwrap();
+    assert!(
+        error.to_string().contains("http://[nonsense") && error.to_string().contains("OTEL_EXPORTER_OTLP_ENDPOINT")
+    );
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
