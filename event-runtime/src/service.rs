@@ -18,6 +18,7 @@ use crate::{
     config::ServiceConfig,
     error::Chain,
     outbox::OnPublished,
+    producer::Producer,
     telemetry::{lines::SERVICE_SPAN, metrics::Metrics},
 };
 use http_server::HttpServer;
@@ -31,6 +32,7 @@ pub struct ServiceBuilder {
     listener: TcpListener,
     address: SocketAddr,
     database: Database,
+    producer: Producer,
     clock: Clock,
     metrics: Metrics,
 }
@@ -63,10 +65,11 @@ impl Service {
         let wanted = config.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], default_port)));
         let listener = listen(wanted).await?;
         let address = listener.local_addr().context("the HTTP listener has no address")?;
-        config.kafka.client()?;
+        // It connects in the background; made here, so that a setting it refuses ends the start at once.
+        let producer = Producer::new(&config.kafka)?;
         let database = Database::connect_lazy(&config.database_url)?;
         let (clock, metrics) = (Clock::system(), Metrics::new());
-        Ok(ServiceBuilder { name, config, listener, address, database, clock, metrics })
+        Ok(ServiceBuilder { name, config, listener, address, database, producer, clock, metrics })
     }
 
     /// Where HTTP listens; with port 0 configured, the port the system chose.
@@ -88,13 +91,13 @@ impl Service {
 
     async fn run_in_span(self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
         let Service { shell, app } = self;
-        let ServiceBuilder { name, config, listener, address, database, clock, metrics } = shell;
+        let ServiceBuilder { name, config, listener, address, database, producer, clock, metrics } = shell;
         let state = Arc::new(State::new(name, database.clone(), clock.clone(), metrics));
         let http = HttpServer::start(listener, name, &config, app.routes, state.clone());
         tracing::info!("listening on http://{address}");
 
         let mut running = Running::default();
-        let start = start::Start { name, config: &config, database: &database, clock, state: &state };
+        let start = start::Start { name, config: &config, database: &database, producer, clock, state: &state };
         let parts =
             start::Parts { consumers: app.consumers, migrations: app.migrations, on_published: app.on_published };
         let work = async {

@@ -34,9 +34,11 @@ pub(super) fn body_bytes(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn http_url(text: &str) -> Result<String, String> {
-    match text.starts_with("http://") || text.starts_with("https://") {
-        true => Ok(text.to_owned()),
-        false => Err("write a URL that begins with http:// or https://".to_owned()),
+    match text {
+        _ if text.starts_with("http://") => Ok(text.to_owned()),
+        _ if text.starts_with("https://") && cfg!(feature = "tls") => Ok(text.to_owned()),
+        _ if text.starts_with("https://") => Err("https needs TLS: rebuild with --features tls".to_owned()),
+        _ => Err("write a URL that begins with http:// or https://".to_owned()),
     }
 }
 

@@ -170,7 +170,10 @@ impl Runner {
         let correlation_id = envelope.and_then(|envelope| envelope.correlation_id);
         let span = tracing::info_span!(
             "attempt",
-            group = self.group,
+            // Where several services share a process, this tells whose span it is.
+            service = self.group,
+            otel.name = %format_args!("handle {}", job.event_type()),
+            otel.kind = "consumer",
             event = job.event_type(),
             event_id = job.event_id(),
             key = job.key(),

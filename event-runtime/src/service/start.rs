@@ -26,6 +26,7 @@ pub(super) struct Start<'a> {
     pub(super) name: &'static str,
     pub(super) config: &'a ServiceConfig,
     pub(super) database: &'a Database,
+    pub(super) producer: Producer,
     pub(super) clock: Clock,
     pub(super) state: &'a Arc<State>,
 }
@@ -45,12 +46,11 @@ impl Start<'_> {
         self.topics(&wanted(&parts.consumers)).await?;
 
         self.state.waiting_for("starting the relay and the consumers");
-        let producer = Producer::new(&self.config.kafka)?;
+        let (database, producer) = (self.database.clone(), self.producer.clone());
         running.producer(producer.clone());
-        let relay =
-            Relay::new(self.database.clone(), producer.clone(), self.name, parts.on_published, self.clock.clone());
+        let relay = Relay::new(database, producer, self.name, parts.on_published, self.clock.clone());
         running.relay(relay.with_metrics(outbox::Metrics::register(self.state.metrics())));
-        let consumers = self.consumers(parts.consumers, &producer)?;
+        let consumers = self.consumers(parts.consumers)?;
         running.consumers(consumers.clone());
         self.state.running(consumers);
         self.assignment().await;
@@ -58,7 +58,7 @@ impl Start<'_> {
         Ok(())
     }
 
-    fn consumers(&self, builders: Vec<ConsumerBuilder>, producer: &Producer) -> anyhow::Result<Arc<[Consumer]>> {
+    fn consumers(&self, builders: Vec<ConsumerBuilder>) -> anyhow::Result<Arc<[Consumer]>> {
         let metrics = ConsumerMetrics::default();
         self.state.metrics().with_registry(|registry| metrics.register(registry));
         builders
@@ -70,7 +70,7 @@ impl Start<'_> {
                 };
                 let context = ConsumerContext {
                     kafka: self.config.kafka.clone(),
-                    producer: producer.clone(),
+                    producer: self.producer.clone(),
                     clock: self.clock.clone(),
                     metrics: metrics.clone(),
                 };
@@ -82,7 +82,7 @@ impl Start<'_> {
     /// Waits until every consumer has its partitions; `/ready` says so meanwhile.
     async fn assignment(&self) {
         let mut looks = tokio::time::interval(Duration::from_millis(10));
-        while !self.state.not_ready().await.is_empty() {
+        while self.state.unready_consumers().next().is_some() {
             looks.tick().await;
         }
     }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::{
     Clock, Consumer, Database,
-    consumer::InFlight,
+    consumer::{InFlight, NotReady},
     database::Dialect,
     http::{Operations, Problem},
     outbox,
@@ -75,10 +75,14 @@ impl State {
             Phase::Starting(what) => vec![what],
             Phase::Stopping => vec!["the service is stopping".to_owned()],
             Phase::Running => {
-                let consumers = self.consumers().iter().filter_map(|consumer| consumer.ready().err());
-                consumers.map(|reason| reason.to_string()).chain(self.database_away().await).collect()
+                let database = self.database_away().await;
+                self.unready_consumers().map(|reason| reason.to_string()).chain(database).collect()
             }
         }
+    }
+
+    pub(super) fn unready_consumers(&self) -> impl Iterator<Item = NotReady> {
+        self.consumers().iter().filter_map(|consumer| consumer.ready().err())
     }
 
     fn consumers(&self) -> &[Consumer] {

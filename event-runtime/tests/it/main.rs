@@ -11,6 +11,7 @@ mod outbox;
 mod outbox_faults;
 mod producer;
 mod service;
+mod signals;
 mod simulation;
 mod stage;
 mod telemetry;

@@ -26,8 +26,7 @@ fn written(format: LogFormat, colour: bool, filter: &str, log: impl FnOnce()) ->
     };
     let filter = LogFilter(EnvFilter::new(filter));
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer.with_filter(filter)), log);
-    let written = lines.0.lock().unwrap().clone();
-    written
+    lines.0.lock().unwrap().clone()
 }
 
 fn text(log: impl FnOnce()) -> String {
