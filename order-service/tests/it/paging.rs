@@ -58,7 +58,7 @@ async fn orders_are_filtered_by_state() {
     let listed = async |state: &str| ids(&bench.get(&format!("/orders?state={state}")).await.body);
     assert_eq!(listed("cancelled").await, [placed[3].to_string(), placed[1].to_string()]);
     assert_eq!(listed("pending").await.len(), 3);
-    assert_eq!(listed("completed").await, [String::new(); 0]);
+    assert_eq!(listed("completed").await.len(), 0);
     assert_eq!(listed("").await.len(), 5);
     let second = bench.get(&format!("/orders?state=cancelled&after={}", placed[3])).await.body;
     assert_eq!(ids(&second), [placed[1].to_string()]);

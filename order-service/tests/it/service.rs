@@ -1,14 +1,19 @@
 use std::time::Duration;
 
-use event_runtime::Record;
+use event_runtime::{
+    Record,
+    config::TelemetryConfig,
+    telemetry::{self, LogOptions},
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use shared_events::{
-    Envelope, MailSent, Money, OrderCancelled, OrderCompleted, OrderCreated, OrderId, PaymentId, PaymentSucceeded,
-    StockItem, StockReserved, header, topics,
+    CorrelationId, Envelope, MailSent, Money, OrderCancelled, OrderCompleted, OrderCreated, OrderId, PaymentId,
+    PaymentSucceeded, StockItem, StockReserved, header, topics,
 };
 use test_support::records::{publish, publish_as, publish_raw, read_events, read_until, type_of};
 
+use crate::bench::TRACE_ID;
 use crate::whole::{PATIENCE, Place, is_placed, lines};
 
 fn paid(order_id: OrderId) -> PaymentSucceeded {
@@ -63,6 +68,26 @@ async fn an_order_completes_and_its_timeline_says_where_every_event_stands() {
     let times: Vec<&str> =
         order["timeline"].as_array().unwrap().iter().map(|line| line["time"].as_str().unwrap()).collect();
     assert!(times.is_sorted(), "{times:?}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_hands_its_trace_and_its_correlation_id_on() {
+    let telemetry = LogOptions::new("order-service", &TelemetryConfig::default()).default_filter("error");
+    let _telemetry = telemetry::init(&telemetry).unwrap();
+    let place = Place::new(Duration::from_secs(60));
+    let service = place.start().await;
+    let correlation_id = CorrelationId::new();
+    let traceparent = format!("00-{TRACE_ID}-00f067aa0ba902b7-01");
+    let headers = [("traceparent", traceparent.as_str()), ("x-correlation-id", &correlation_id.to_string())];
+    let order_id = service.placed_with(&headers).await;
+
+    let (envelope, _) = read_events::<OrderCreated>(&place.kafka(), 1, PATIENCE).await.remove(0);
+    assert_eq!(envelope.correlation_id, Some(correlation_id));
+    let handed_on = envelope.traceparent.unwrap();
+    assert!(handed_on.contains(TRACE_ID), "{handed_on}");
+    let order = service.order(order_id).await;
+    assert_eq!(lines(&order, "order.created")[0]["traceId"], TRACE_ID);
     service.stop().await;
 }
 

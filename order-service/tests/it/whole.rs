@@ -70,7 +70,16 @@ impl Running {
     }
 
     pub async fn placed(&self) -> OrderId {
-        let response = self.post(bench::order("ada@example.org").to_string()).await;
+        self.placed_with(&[]).await
+    }
+
+    pub async fn placed_with(&self, headers: &[(&str, &str)]) -> OrderId {
+        let body = bench::order("ada@example.org").to_string();
+        let mut request = self.client.post(format!("{}/orders", self.url)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.unwrap();
         assert_eq!(response.status(), 202);
         let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
         body["orderId"].as_str().unwrap().parse().unwrap()
