@@ -1,15 +1,23 @@
-//! A broker, a database and a handler that writes down what it is given.
+//! A broker, a database, and handlers that do what the note they are given says.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
+    fmt::Write as _,
+    future::pending,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use event_runtime::{
-    Clock, Consumer, ConsumerBuilder, ConsumerContext, Database, Delivery, HandlerError, Outbox, TransactionalHandler,
-    Tx, config::KafkaConfig, producer::Producer,
+    Clock, Consumer, ConsumerBuilder, ConsumerContext, Database, Delivery, EffectHandler, HandlerError, Outbox,
+    PlainHandler, Prepared, Record, RetryPolicy, TransactionalHandler, Tx,
+    config::KafkaConfig,
+    consumer::ConsumerMetrics,
+    producer::{OutgoingRecord, Producer},
 };
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use rdkafka::{
     TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
@@ -19,8 +27,12 @@ use shared_events::{Envelope, Event, Topic};
 use test_support::{MockKafka, TempDatabase, eventually, records};
 
 pub const GROUP: &str = "notes-service";
+pub const DEAD_LETTERS: &str = "notes.notes-service.dlt";
+pub const PATIENCE: Duration = Duration::from_secs(20);
 const TOPIC: Topic = Topic { name: "notes", partitions: 1, retention: Duration::from_secs(3600) };
 
+/// A note says by its first word what becomes of it: `fail 2 …` fails twice; `reject`, `panic`, `hang` do so once or for
+/// ever; `slow 300 …` takes 300 ms; all others work.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Note {
     pub key: String,
@@ -42,88 +54,265 @@ impl Event for Note {
     }
 }
 
+/// What handlers share with the test.
+#[derive(Clone, Default)]
+pub struct Script(Arc<Shared>);
+
+#[derive(Default)]
+pub struct Shared {
+    handled: Mutex<Vec<(Note, u32, Instant)>>,
+    exhausted: Mutex<Vec<String>>,
+    pub effects: AtomicUsize,
+    pub running: AtomicUsize,
+    pub away: AtomicBool,
+}
+
+impl std::ops::Deref for Script {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Script {
+    async fn play(&self, delivery: &Delivery<Note>) -> Result<(), HandlerError> {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let outcome = self.act(delivery).await;
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        outcome
+    }
+
+    async fn act(&self, delivery: &Delivery<Note>) -> Result<(), HandlerError> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(HandlerError::unavailable("nobody answers"));
+        }
+        let mut words = delivery.event.text.split(' ');
+        let word = words.next().unwrap_or_default();
+        let number: u64 = words.next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        match word {
+            "fail" if u64::from(delivery.attempt) <= number => return Err(HandlerError::retry("not this time")),
+            "reject" => return Err(HandlerError::reject("never")),
+            "panic" if delivery.attempt == 1 => panic!("a panic on purpose"),
+            "hang" if delivery.attempt == 1 => pending().await,
+            "slow" => tokio::time::sleep(Duration::from_millis(number)).await,
+            _ => {}
+        }
+        self.handled.lock().unwrap().push((delivery.event.clone(), delivery.attempt, Instant::now()));
+        Ok(())
+    }
+
+    /// Everything that was handled, as `key:text`.
+    pub fn handled(&self) -> Vec<String> {
+        self.handled.lock().unwrap().iter().map(|(note, _, _)| format!("{}:{}", note.key, note.text)).collect()
+    }
+
+    /// The texts of one key, in the order in which they were handled.
+    pub fn of_key(&self, key: &str) -> Vec<String> {
+        let handled = self.handled.lock().unwrap();
+        handled.iter().filter(|(note, ..)| note.key == key).map(|(note, ..)| note.text.clone()).collect()
+    }
+
+    pub fn attempts(&self) -> Vec<u32> {
+        self.handled.lock().unwrap().iter().map(|(_, attempt, _)| *attempt).collect()
+    }
+
+    pub fn times(&self) -> Vec<Instant> {
+        self.handled.lock().unwrap().iter().map(|(_, _, time)| *time).collect()
+    }
+
+    pub fn exhausted(&self) -> Vec<String> {
+        self.exhausted.lock().unwrap().clone()
+    }
+
+    pub async fn wait_for(&self, count: usize) {
+        eventually(PATIENCE, "handling of everything", async || {
+            let handled = self.handled();
+            if handled.len() >= count { Ok(()) } else { Err(handled) }
+        })
+        .await;
+    }
+}
+
+/// The script, in a transaction. Tries a failed note twice again, soon.
+pub struct Transactional(pub Script);
+
+const RETRY: RetryPolicy = RetryPolicy::limited(2).backoff(Duration::from_millis(100), Duration::from_millis(300));
+
+impl TransactionalHandler for Transactional {
+    type Event = Note;
+
+    fn retry(&self) -> RetryPolicy {
+        RETRY
+    }
+
+    async fn handle(&self, _tx: &mut Tx, _outbox: &mut Outbox, delivery: &Delivery<Note>) -> Result<(), HandlerError> {
+        self.0.play(delivery).await
+    }
+
+    async fn exhausted(
+        &self,
+        _tx: &mut Tx,
+        _outbox: &mut Outbox,
+        delivery: &Delivery<Note>,
+        error: &HandlerError,
+    ) -> Result<(), HandlerError> {
+        let note = format!("{}: {}", delivery.event.text, error.source_error());
+        self.0.exhausted.lock().unwrap().push(note);
+        Ok(())
+    }
+}
+
+/// The script, without a database.
+pub struct Plain(pub Script);
+
+impl PlainHandler for Plain {
+    type Event = Note;
+
+    fn retry(&self) -> RetryPolicy {
+        RETRY
+    }
+
+    async fn handle(&self, delivery: &Delivery<Note>) -> Result<(), HandlerError> {
+        self.0.play(delivery).await
+    }
+}
+
+/// Counts effects; what the note says happens when the effect is completed.
+pub struct Effect(pub Script);
+
+impl EffectHandler for Effect {
+    type Event = Note;
+    type Plan = ();
+    type Outcome = ();
+
+    fn retry(&self) -> RetryPolicy {
+        RETRY
+    }
+
+    async fn prepare(&self, _tx: &mut Tx, delivery: &Delivery<Note>) -> Result<Prepared<()>, HandlerError> {
+        Ok(if delivery.event.text == "nothing" { Prepared::Nothing } else { Prepared::Do(()) })
+    }
+
+    async fn effect(&self, _plan: &(), _delivery: &Delivery<Note>) -> Result<(), HandlerError> {
+        self.0.effects.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn complete(
+        &self,
+        _tx: &mut Tx,
+        _outbox: &mut Outbox,
+        delivery: &Delivery<Note>,
+        (): (),
+    ) -> Result<(), HandlerError> {
+        self.0.play(delivery).await
+    }
+}
+
 pub struct Scene {
     pub kafka: KafkaConfig,
     pub database: Database,
-    log: Log,
-    _broker: MockKafka,
+    pub script: Script,
+    pub broker: MockKafka,
+    producer: Producer,
+    metrics: ConsumerMetrics,
+    registry: Registry,
     _folder: TempDatabase,
-}
-
-/// What was handled, by key.
-#[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<HashMap<String, Vec<String>>>>);
-
-impl Log {
-    pub fn note(&self, note: &Note) {
-        self.0.lock().unwrap().entry(note.key.clone()).or_default().push(note.text.clone());
-    }
 }
 
 impl Scene {
     pub async fn new() -> Scene {
+        Scene::with_partitions(TOPIC.partitions).await
+    }
+
+    pub async fn with_partitions(partitions: i32) -> Scene {
         let broker = MockKafka::empty(1);
-        broker.create(TOPIC.name, TOPIC.partitions);
-        broker.create(&format!("notes.{GROUP}.dlt"), 1);
+        broker.create(TOPIC.name, partitions);
+        broker.create(DEAD_LETTERS, 1);
         let folder = TempDatabase::new();
         let database = Database::connect_lazy(&folder.url()).unwrap();
         database.migrate(&[]).await.unwrap();
-        Scene { kafka: broker.config(), database, log: Log::default(), _broker: broker, _folder: folder }
+        let (metrics, mut registry) = (ConsumerMetrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        let kafka = broker.config();
+        let producer = Producer::new(&kafka).unwrap();
+        let script = Script::default();
+        Scene { kafka, database, script, broker, producer, metrics, registry, _folder: folder }
     }
 
-    pub fn builder(&self) -> ConsumerBuilder {
-        ConsumerBuilder::new(GROUP)
+    /// A consumer of the script in a transaction.
+    pub fn transactional(&self) -> ConsumerBuilder {
+        ConsumerBuilder::new(GROUP).transactional(&self.database, Transactional(self.script.clone()))
+    }
+
+    /// A consumer of the script without a database.
+    pub fn plain(&self) -> ConsumerBuilder {
+        ConsumerBuilder::new(GROUP).plain(Plain(self.script.clone()))
     }
 
     pub fn start(&self, builder: ConsumerBuilder) -> Consumer {
         let context = ConsumerContext {
             kafka: self.kafka.clone(),
-            producer: Producer::new(&self.kafka).unwrap(),
+            producer: self.producer.clone(),
             clock: Clock::system(),
-            metrics: Default::default(),
+            metrics: self.metrics.clone(),
         };
         builder.start(context).unwrap()
     }
 
-    pub fn recorder(&self) -> Recorder {
-        Recorder(self.log.clone())
+    pub async fn publish(&self, key: &str, text: &str) -> Envelope {
+        let note = Note::new(key, text);
+        let envelope = Envelope::new(&note, "test", Clock::system().now());
+        self.publish_with(&note, &envelope, &[]).await;
+        envelope
     }
 
-    pub async fn publish(&self, note: &Note) -> Envelope {
-        records::publish(&self.kafka, note).await
+    pub async fn publish_with(&self, note: &Note, envelope: &Envelope, more: &[(&str, &str)]) {
+        let mut headers: Vec<_> = envelope
+            .to_headers()
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), Some(value.into_bytes())))
+            .collect();
+        headers.extend(more.iter().map(|(name, value)| ((*name).to_owned(), Some(value.as_bytes().to_vec()))));
+        self.publish_record(&note.key, Some(serde_json::to_vec(note).unwrap()), headers).await;
     }
 
-    pub fn handled(&self, key: &str) -> Vec<String> {
-        self.log.0.lock().unwrap().get(key).cloned().unwrap_or_default()
+    pub async fn publish_record(&self, key: &str, value: Option<Vec<u8>>, headers: Vec<(String, Option<Vec<u8>>)>) {
+        let (topic, key) = (TOPIC.name.to_owned(), Some(key.as_bytes().to_vec()));
+        self.producer.send(OutgoingRecord { topic, partition: None, key, value, headers }).await.unwrap();
     }
 
-    pub async fn wait_for(&self, count: usize) {
-        eventually(Duration::from_secs(20), "handling of everything", async || {
-            let handled: usize = self.log.0.lock().unwrap().values().map(Vec::len).sum();
-            if handled >= count { Ok(()) } else { Err(handled) }
-        })
-        .await;
+    pub async fn dead_letters(&self, count: usize) -> Vec<Record> {
+        records::read_until(&self.kafka, DEAD_LETTERS, PATIENCE, move |records| records.len() >= count).await
     }
 
-    /// The group's committed offset of the one partition.
+    /// The sum of the group's committed offsets.
     pub fn committed(&self) -> i64 {
         let mut config = self.kafka.client().unwrap();
         config.set("group.id", GROUP);
         let client: BaseConsumer = config.create().unwrap();
+        let metadata = client.fetch_metadata(Some(TOPIC.name), PATIENCE).unwrap();
         let mut list = TopicPartitionList::new();
-        list.add_partition(TOPIC.name, 0);
-        let committed = client.committed_offsets(list, Duration::from_secs(5)).unwrap();
-        committed.elements()[0].offset().to_raw().unwrap()
+        list.add_partition_range(TOPIC.name, 0, metadata.topics()[0].partitions().len() as i32 - 1);
+        let committed = client.committed_offsets(list, PATIENCE).unwrap();
+        committed.elements().iter().map(|element| element.offset().to_raw().unwrap().max(0)).sum()
     }
-}
 
-pub struct Recorder(Log);
+    pub async fn wait_for_commit(&self, offset: i64) {
+        eventually(PATIENCE, "commit of everything", async || match self.committed() {
+            committed if committed == offset => Ok(()),
+            other => Err(other),
+        })
+        .await;
+    }
 
-impl TransactionalHandler for Recorder {
-    type Event = Note;
-
-    async fn handle(&self, _tx: &mut Tx, _outbox: &mut Outbox, delivery: &Delivery<Note>) -> Result<(), HandlerError> {
-        self.0.note(&delivery.event);
-        Ok(())
+    /// The value of a metric, given as it is printed: `consumer_dead_letters_total`, whatever its labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).unwrap();
+        writeln!(text).unwrap();
+        let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 }

@@ -1,0 +1,121 @@
+//! Revoke, shutdown, pause and resume.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use test_support::eventually;
+
+use super::scene::{PATIENCE, Scene};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revoke_drains_then_commits() {
+    let scene = Scene::with_partitions(4).await;
+    // Without a database: nothing but the committed offsets keeps a record from being handled twice.
+    let first = scene.start(scene.plain());
+    eventually(PATIENCE, "assignment", async || first.ready()).await;
+    let mut published = 0;
+    for round in 0..4 {
+        for key in 0..20 {
+            scene.publish(&format!("key-{key}"), &format!("slow 300 {round}")).await;
+            published += 1;
+        }
+    }
+    let second = scene.start(scene.plain());
+    // The new member is assigned partitions while the old one is at work on them.
+    eventually(Duration::from_secs(40), "partitions for both", async || {
+        second.ready().map_err(|error| (error.to_string(), scene.script.handled().len()))
+    })
+    .await;
+    for key in 0..20 {
+        scene.publish(&format!("key-{key}"), "slow 10 last").await;
+        published += 1;
+    }
+    scene.script.wait_for(published).await;
+    scene.wait_for_commit(published as i64).await;
+    assert_eq!(scene.script.handled().len(), published, "nothing was handled twice");
+    for key in 0..20 {
+        let texts = scene.script.of_key(&format!("key-{key}"));
+        assert_eq!(texts, ["slow 300 0", "slow 300 1", "slow 300 2", "slow 300 3", "slow 10 last"]);
+    }
+    assert!(scene.metric("consumer_drain_seconds_count") >= 1.0, "there was a revoke");
+    first.shutdown(Duration::from_secs(5)).await.unwrap();
+    second.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_drains_then_commits() {
+    let scene = Scene::new().await;
+    let consumer = scene.start(scene.plain());
+    scene.publish("a", "slow 500").await;
+    scene.publish("a", "not begun").await;
+    eventually(PATIENCE, "attempt", async || match scene.script.running.load(Ordering::SeqCst) {
+        1 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    consumer.shutdown(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(scene.script.of_key("a"), ["slow 500"], "what ran was waited for, the rest not begun");
+    assert_eq!(scene.committed(), 1);
+
+    let again = scene.start(scene.plain());
+    scene.script.wait_for(2).await;
+    assert_eq!(scene.script.of_key("a"), ["slow 500", "not begun"]);
+    again.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_cuts_off_what_does_not_end() {
+    let scene = Scene::new().await;
+    let consumer = scene.start(scene.plain());
+    scene.publish("a", "slow 60000").await;
+    eventually(PATIENCE, "attempt", async || match scene.script.running.load(Ordering::SeqCst) {
+        1 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    let began = Instant::now();
+    consumer.shutdown(Duration::from_millis(300)).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10), "took {:?}", began.elapsed());
+    assert_eq!(scene.committed(), 0, "what was cut off is not committed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_partition_is_read_within_50_ms() {
+    const RECORDS: usize = 300;
+    const BUDGET: usize = 10;
+    let scene = Scene::new().await;
+    for number in 0..RECORDS {
+        scene.publish(&format!("key-{number}"), "ok").await;
+    }
+    let consumer = scene.start(scene.plain().budget(BUDGET, 1 << 20).concurrency(1));
+    scene.script.wait_for(RECORDS).await;
+    let times = scene.script.times();
+    let mut gaps: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    gaps.sort();
+    // Of every few records one waits for a resume; without the seek that took up to a second.
+    let slowest = gaps[gaps.len() * 99 / 100];
+    assert!(slowest < Duration::from_millis(50), "99 of 100 gaps are below {slowest:?}");
+    assert_eq!(scene.script.handled().len(), RECORDS);
+    consumer.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_its_budget_a_partition_is_paused_and_the_consumer_stays_in_its_group() {
+    let scene = Scene::new().await;
+    let consumer = scene.start(scene.plain().budget(5, 1 << 20));
+    for number in 0..20 {
+        scene.publish("a", &format!("slow 50 {number}")).await;
+    }
+    eventually(PATIENCE, "pause", async || match scene.metric("consumer_paused_partitions") {
+        1.0 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    consumer.ready().unwrap();
+    scene.script.wait_for(20).await;
+    scene.wait_for_commit(20).await;
+    assert_eq!(scene.metric("consumer_paused_partitions"), 0.0);
+    assert_eq!(scene.script.handled().len(), 20);
+}
