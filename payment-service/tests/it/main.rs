@@ -5,5 +5,6 @@ mod charging;
 mod expiry;
 mod gateway_answers;
 mod refunding;
+mod service;
 mod support;
 mod unanswered;

@@ -124,16 +124,7 @@ impl Payments {
 
     /// An order that expires in 30 s.
     pub fn order(&self, token: &str) -> OrderCreated {
-        OrderCreated {
-            order_id: OrderId::new(),
-            user_id: None,
-            customer_email: "ada@example.org".to_owned(),
-            items: vec![OrderItem { sku: "COFFEE-1KG".to_owned(), quantity: 1, unit_price: Money::eur(1250) }],
-            total: Money::eur(1250),
-            payment_token: token.to_owned(),
-            pattern: Pattern::Choreography,
-            expires_at: self.now() + SignedDuration::from_secs(30),
-        }
+        OrderCreated { expires_at: self.now() + SignedDuration::from_secs(30), ..order(token) }
     }
 
     pub fn delivery<H: EffectHandler>(&self, handler: &H, event: &H::Event, attempt: u32) -> Delivery<H::Event>
@@ -205,6 +196,20 @@ impl Payments {
 
     pub async fn stored(&self, order: OrderId) -> Payment {
         store::find(self.database.pool(), order).await.unwrap().expect("there is a payment")
+    }
+}
+
+/// An order that expires in a minute.
+pub fn order(token: &str) -> OrderCreated {
+    OrderCreated {
+        order_id: OrderId::new(),
+        user_id: None,
+        customer_email: "ada@example.org".to_owned(),
+        items: vec![OrderItem { sku: "COFFEE-1KG".to_owned(), quantity: 1, unit_price: Money::eur(1250) }],
+        total: Money::eur(1250),
+        payment_token: token.to_owned(),
+        pattern: Pattern::Choreography,
+        expires_at: Timestamp::now() + SignedDuration::from_mins(1),
     }
 }
 
