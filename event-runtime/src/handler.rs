@@ -87,6 +87,13 @@ pub trait EffectHandler: Send + Sync + 'static {
         outcome: Self::Outcome,
     ) -> impl Future<Output = Result<(), HandlerError>> + Send;
 
+    /// Whether carrying `plan` out shows that what this handler depends on works. A plan that asks nobody does not: it
+    /// must not end an outage.
+    fn proves_dependency(&self, plan: &Self::Plan) -> bool {
+        let _ = plan;
+        true
+    }
+
     /// As [`TransactionalHandler::exhausted`].
     fn exhausted(
         &self,

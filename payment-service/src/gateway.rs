@@ -92,6 +92,7 @@ pub enum GatewayError {
 pub struct Gateway {
     client: Client,
     url: String,
+    timeout: Duration,
     line: Line,
 }
 
@@ -115,11 +116,16 @@ impl Gateway {
     pub fn new(url: &str, timeout: Duration) -> Result<Gateway, reqwest::Error> {
         // A charge that is redirected would be a charge nobody knows where.
         let client = Client::builder().timeout(timeout).redirect(redirect::Policy::none()).build()?;
-        Ok(Gateway { client, url: url.trim_end_matches('/').to_owned(), line: Line::default() })
+        Ok(Gateway { client, url: url.trim_end_matches('/').to_owned(), timeout, line: Line::default() })
+    }
+
+    /// How long a look-up, a charge that waits its turn, and another look-up take at the most.
+    pub fn longest_wait(&self) -> Duration {
+        RATE_LIMIT_PATIENCE + self.timeout * 3
     }
 
     /// Charges an order. Repeating it takes no more money. Where the gateway asks to wait, this waits, for as long as
-    /// `alive` holds.
+    /// `alive` holds and up to 20 s.
     ///
     /// # Errors
     /// See [`GatewayError`]. When `alive` no longer holds: [`GatewayError::RateLimited`].

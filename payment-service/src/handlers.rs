@@ -13,9 +13,13 @@ use crate::gateway::Gateway;
 pub use order_cancelled::{RefundOrder, Undo, Undone};
 pub use order_created::{Answer, ChargeOrder, Plan};
 
+/// What a handler takes beyond the gateway's time.
+const DATABASE_TIME: Duration = Duration::from_secs(4);
+
 /// The consumer with every handler.
 pub fn consumer(database: &Database, gateway: &Gateway, clock: &Clock, settles_after: Duration) -> ConsumerBuilder {
     ConsumerBuilder::new(topics::PAYMENT_SERVICE.name)
+        .handler_timeout(gateway.longest_wait() + DATABASE_TIME)
         .effect(database, ChargeOrder::new(gateway.clone(), clock.clone()))
         .effect(database, RefundOrder::new(gateway.clone(), clock.clone(), settles_after))
 }

@@ -135,7 +135,7 @@ impl<H: EffectHandler> Handler for Effect<H> {
             let mut outbox = Outbox::caused_by(attempt.group, &delivery);
             self.handler.complete(&mut tx, &mut outbox, &delivery, outcome).await?;
             self.database.commit(tx, outbox).await?;
-            Ok(Handled::Done)
+            Ok(if self.handler.proves_dependency(&plan) { Handled::Done } else { Handled::Nothing })
         })
     }
 

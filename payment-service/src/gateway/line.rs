@@ -110,3 +110,102 @@ impl Drop for Waiting<'_> {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    const TURNED_AWAY: Duration = Duration::from_millis(10);
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn turned_away() -> GatewayError {
+        GatewayError::RateLimited(TURNED_AWAY)
+    }
+
+    #[tokio::test]
+    async fn with_room_requests_go_side_by_side() {
+        let line = Line::default();
+        let begun = Instant::now();
+        let requests = (0..100).map(|_| {
+            line.pass(
+                PATIENCE,
+                || true,
+                || async {
+                    sleep(Duration::from_millis(50)).await;
+                    Ok(())
+                },
+            )
+        });
+        assert!(join_all(requests).await.iter().all(Result::is_ok));
+        assert!(begun.elapsed() < Duration::from_secs(2), "it took {:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn who_was_turned_away_first_goes_first() {
+        let line = Line::default();
+        let (asked, served) = (AtomicU32::new(0), std::sync::Mutex::new(Vec::new()));
+        let (asked, served) = (&asked, &served);
+        // Everybody is turned away once before there is a line, and the head of the line twice.
+        let requests = (0..10).map(|number| {
+            line.pass(
+                PATIENCE,
+                || true,
+                move || async move {
+                    if asked.fetch_add(1, Ordering::Relaxed) < 12 {
+                        return Err(turned_away());
+                    }
+                    served.lock().unwrap().push(number);
+                    Ok(())
+                },
+            )
+        });
+        assert!(join_all(requests).await.iter().all(Result::is_ok));
+        assert_eq!(*served.lock().unwrap(), (0..10).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_slow_answer_does_not_hold_the_line_up() {
+        let line = Line::default();
+        let asked = AtomicU32::new(0);
+        let asked = &asked;
+        let begun = Instant::now();
+        let requests = (0..10).map(|_| {
+            line.pass(
+                PATIENCE,
+                || true,
+                move || async move {
+                    if asked.fetch_add(1, Ordering::Relaxed) < 10 {
+                        return Err(turned_away());
+                    }
+                    sleep(Duration::from_secs(1)).await;
+                    Ok(())
+                },
+            )
+        });
+        assert!(join_all(requests).await.iter().all(Result::is_ok));
+        assert!(begun.elapsed() < Duration::from_secs(4), "one after the other: {:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn patience_and_life_end_the_wait() {
+        let line = Line::default();
+        let waited = line.pass(TURNED_AWAY * 5, || true, || async { Err::<(), _>(turned_away()) }).await;
+        assert!(matches!(waited, Err(GatewayError::RateLimited(_))));
+        let asked = AtomicU32::new(0);
+        let asked = &asked;
+        let alive = || asked.load(Ordering::Relaxed) < 3;
+        let waited = line
+            .pass(PATIENCE, alive, move || async move {
+                asked.fetch_add(1, Ordering::Relaxed);
+                Err::<(), _>(turned_away())
+            })
+            .await;
+        assert!(matches!(waited, Err(GatewayError::RateLimited(_))));
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
+        assert_eq!(line.0.waiting.load(Ordering::Relaxed), 0, "nobody waits any more");
+    }
+}

@@ -196,6 +196,11 @@ impl EffectHandler for ChargeOrder {
         Ok(store::save(tx, &payment).await?)
     }
 
+    /// A refusal asks nobody.
+    fn proves_dependency(&self, plan: &Plan) -> bool {
+        !matches!(plan, Plan::Refuse(_))
+    }
+
     /// Says that the payment failed where the gateway was certainly not asked. Where it was, the order is cancelled at
     /// its deadline, and the cancellation looks for the charge and gives it back.
     async fn exhausted(
