@@ -1,8 +1,10 @@
 //! Runs email-service until SIGTERM or SIGINT.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use event_runtime::{
-    shutdown,
+    cli, shutdown,
     telemetry::{self, LogOptions},
 };
 
@@ -15,14 +17,19 @@ struct Cli {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let Cli { config } = Cli::parse();
-    let telemetry = telemetry::init(&LogOptions::new("email-service", &config.service.telemetry))?;
-    let outcome = run(config).await;
-    telemetry.shutdown().await;
-    outcome
+    // Never a backtrace, even where RUST_BACKTRACE asks for one: what fails here is a setting or a server.
+    cli::finish(run(config).await.map(|()| cli::exit::OK))
 }
 
 async fn run(config: email_service::Config) -> anyhow::Result<()> {
+    let telemetry = telemetry::init(&LogOptions::new("email-service", &config.service.telemetry))?;
+    let ended = serve(config).await;
+    telemetry.shutdown().await;
+    ended
+}
+
+async fn serve(config: email_service::Config) -> anyhow::Result<()> {
     email_service::bind(config).await?.run(shutdown::signal()).await
 }

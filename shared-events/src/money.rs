@@ -117,3 +117,27 @@ impl fmt::Display for Money {
         write!(f, "{sign}{}.{:02} {}", minor / 100, minor % 100, self.currency.code())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_shown_with_two_decimals_and_their_currency() {
+        for (minor, shown) in
+            [(1250, "12.50 EUR"), (5, "0.05 EUR"), (0, "0.00 EUR"), (-5, "-0.05 EUR"), (-1250, "-12.50 EUR")]
+        {
+            assert_eq!(Money::eur(minor).to_string(), shown);
+        }
+        assert_eq!(Money::eur(i64::MIN).to_string(), "-92233720368547758.08 EUR");
+    }
+
+    #[test]
+    fn sums_are_exact_or_an_error() {
+        assert_eq!(Money::eur(1890).times(2).and_then(|twice| twice.plus(Money::eur(1250))), Ok(Money::eur(5030)));
+        assert_eq!(Money::eur(i64::MAX).plus(Money::eur(1)), Err(MoneyError::Overflow));
+        assert_eq!(Money::eur(i64::MAX / 2).times(3), Err(MoneyError::Overflow));
+        let francs = Money { minor: 1, currency: "CHF".parse().unwrap() };
+        assert_eq!(Money::eur(1).plus(francs).unwrap_err().to_string(), "cannot add CHF to EUR");
+    }
+}

@@ -2,6 +2,7 @@
 //! `TEST_POSTGRES_URL` names.
 #![expect(clippy::unwrap_used, reason = "outside of test functions clippy does not know a test")]
 
+mod binary;
 mod content;
 mod folder;
 mod http;
