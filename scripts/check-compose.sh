@@ -83,8 +83,9 @@ docker compose restart kafka &
 restart=$!
 during=$(inside order-service place --sku COFFEE-1KG --quantity 1 --customer during-restart@example.com --no-wait | head -n 1)
 wait $restart
-ends_with 0 timeout 90 docker compose exec -T order-service order-service status "$before" --watch
-ends_with 0 timeout 90 docker compose exec -T order-service order-service status "$during" --watch
+for order in "$before" "$during"; do
+  ends_with 0 timeout 90 docker compose exec -T order-service order-service status "$order" --watch
+done
 ends_with 0 inside order-service place --sku COFFEE-1KG --quantity 1 --customer after-restart@example.com --timeout 60s
 
 step "mails, charges, stock, lag"

@@ -20,6 +20,8 @@ pub struct ConsumerBuilder {
     topics: BTreeSet<String>,
     dead_letter_topics: BTreeSet<String>,
     specs: Vec<TopicSpec>,
+    /// Topic and type of what is handled.
+    events: Vec<(&'static str, &'static str)>,
     settings: Settings,
 }
 
@@ -33,6 +35,7 @@ impl ConsumerBuilder {
             topics: BTreeSet::new(),
             dead_letter_topics: BTreeSet::new(),
             specs: Vec::new(),
+            events: Vec::new(),
             settings: Settings { limits, handler_timeout, drain_deadline: Duration::from_secs(10) },
         }
     }
@@ -122,6 +125,7 @@ impl ConsumerBuilder {
     /// # Errors
     /// When a setting cannot be used.
     pub fn start(self, context: ConsumerContext) -> Result<Consumer, StartError> {
+        context.metrics.begin(self.router.group, &self.events);
         let topics = self.topics.into_iter().collect();
         super::client::start(self.router, topics, self.settings, context)
     }
@@ -129,6 +133,7 @@ impl ConsumerBuilder {
     fn event<E: Event>(mut self, handler: impl Handler + 'static) -> Self {
         assert!(self.router.add(E::TYPE, Arc::new(handler)), "{} has a handler already", E::TYPE);
         self.specs.extend([E::TOPIC.into(), TopicSpec::dead_letters(E::TOPIC, self.router.group)]);
+        self.events.push((E::TOPIC.name, E::TYPE));
         self.topics.insert(E::TOPIC.name.to_owned());
         self.dead_letter_topics.insert(dead_letter_topic(E::TOPIC.name, self.router.group));
         self

@@ -45,6 +45,9 @@ pub(super) struct EventLabels {
     pub(super) r#type: String,
 }
 
+/// The type of what is no event.
+pub(super) const NO_EVENT: &str = "-";
+
 const HANDLER_SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const DRAIN_SECONDS: [f64; 8] = [0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
@@ -92,5 +95,41 @@ impl ConsumerMetrics {
         let drain = "Time until work in flight had ended, at a revoke";
         registry.register_with_unit("drain", drain, Unit::Seconds, self.drain_seconds.clone());
         registry.register_with_unit("handler", "Time an attempt took", Unit::Seconds, self.handler_seconds.clone());
+    }
+
+    /// Shows what a group with handlers for `events` (topic, type) may come to count as 0. A counter that appears with its
+    /// first failure looks to Prometheus as if it had never grown, so that an alert would miss that failure.
+    pub(super) fn begin(&self, group: &'static str, events: &[(&'static str, &'static str)]) {
+        self.commit_failures.get_or_create(&GroupLabels { group }).inc_by(0);
+        for &(topic, event_type) in events {
+            for r#type in [event_type, NO_EVENT] {
+                let labels = EventLabels { group, topic: topic.to_owned(), r#type: r#type.to_owned() };
+                for family in [&self.retried, &self.rejected, &self.dead_letters, &self.outages] {
+                    family.get_or_create(&labels).inc_by(0);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_fail_is_shown_as_0_before_anything_fails() {
+        let (metrics, mut registry) = (ConsumerMetrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        metrics.begin("payment-service", &[("orders", "order.created")]);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"consumer_dead_letters_total{group="payment-service",topic="orders",type="order.created"} 0"#,
+            r#"consumer_dead_letters_total{group="payment-service",topic="orders",type="-"} 0"#,
+            r#"consumer_outages_total{group="payment-service",topic="orders",type="order.created"} 0"#,
+            r#"consumer_commit_failures_total{group="payment-service"} 0"#,
+        ] {
+            assert!(text.contains(line), "no {line} in\n{text}");
+        }
     }
 }

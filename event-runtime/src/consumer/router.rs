@@ -7,7 +7,7 @@ use std::{
 
 use shared_events::Envelope;
 
-use super::{dead_letter::header, kinds::Handler};
+use super::{dead_letter::header, kinds::Handler, metrics::NO_EVENT};
 use crate::{HandlerError, Record, RetryPolicy};
 
 /// A record with everything its attempts need.
@@ -96,7 +96,7 @@ impl Router {
 impl Job {
     /// The event's type, for logs and labels; `-` for what is no event.
     pub(super) fn event_type(&self) -> &str {
-        self.envelope().map_or("-", |envelope| &envelope.event_type)
+        self.envelope().map_or(NO_EVENT, |envelope| &envelope.event_type)
     }
 
     /// Everything about the event but its data, if it is one.
