@@ -11,6 +11,7 @@ CREATE TABLE orders (
     currency TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
+    ended_at BIGINT,
     -- The Idempotency-Key of the request that placed the order, and the fingerprint of its body. Kept with the order, so
     -- that the key and the order come to be in one statement and a key is remembered as long as its order.
     idempotency_key TEXT UNIQUE,

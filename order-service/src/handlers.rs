@@ -26,6 +26,9 @@ use crate::{
     store::{self, Entry},
 };
 
+/// Fewer than the database has connections: a backlog of answers must not keep new orders waiting for one.
+const SAGA_CONCURRENCY: usize = 6;
+
 /// Every consumer group of this service.
 pub fn consumers(database: &Database) -> Vec<ConsumerBuilder> {
     vec![saga(database), dead_letter::consumer(database)]
@@ -34,6 +37,7 @@ pub fn consumers(database: &Database) -> Vec<ConsumerBuilder> {
 /// The saga: one handler an event.
 fn saga(database: &Database) -> ConsumerBuilder {
     ConsumerBuilder::new(topics::ORDER_SERVICE.name)
+        .concurrency(SAGA_CONCURRENCY)
         .transactional(database, NotePayment)
         .transactional(database, CancelUnpaid)
         .transactional(database, NoteRefund)
@@ -58,7 +62,8 @@ async fn advance<E: Event>(
     let before = order.saga.clone();
     let ending = order.saga.on(&happening);
     if order.saga != before {
-        store::save(tx, order_id, &order.saga).await?;
+        let ended_at = ending.is_some().then_some(delivery.now);
+        store::save(tx, order_id, &order.saga, ended_at).await?;
     }
     // Every order's deadline comes; a line is worth only the one that ended its order.
     let mut entries = Vec::with_capacity(2);
@@ -102,7 +107,7 @@ fn tell_late_success(order: &Order, happening: &Happening) {
         _ => return,
     };
     if order.saga.state == State::Cancelled {
-        info!(order = %order.id, undone_by, "success after the cancellation");
+        info!(order = %order.id, undone_by, "too late, it will be undone");
     }
 }
 

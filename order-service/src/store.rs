@@ -18,12 +18,17 @@ use crate::domain::{Order, Payment, Saga, State, Stock};
 pub const MIGRATIONS: &[Migration] =
     &[Migration { version: 1, name: "orders and their timeline", sql: include_str!("../migrations/0001_orders.sql") }];
 
+/// What [`stored_order`] reads.
+const COLUMNS: &str = "id, state, reason, payment, payment_id, stock, customer, items, total_minor, currency, \
+                       created_at, expires_at, ended_at";
+
 /// An order and what only its readers want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredOrder {
     pub order: Order,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
 }
 
 /// The request that placed an order, as far as a repetition of it must be recognised.
@@ -49,7 +54,7 @@ pub async fn insert(tx: &mut Tx, orders: &[(&StoredOrder, &Request)]) -> Result<
         rows.join(", ")
     );
     let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(worth_preparing(orders.len()));
-    for (StoredOrder { order, created_at, expires_at }, request) in orders {
+    for (StoredOrder { order, created_at, expires_at, ended_at: _ }, request) in orders {
         let items = serde_json::to_string(&order.items).map_err(|error| sqlx::Error::Encode(error.into()))?;
         query = query
             .bind(order.id.to_string())
@@ -75,13 +80,8 @@ pub async fn insert(tx: &mut Tx, orders: &[(&StoredOrder, &Request)]) -> Result<
 /// # Errors
 /// When the query fails.
 pub async fn placed_with(pool: &AnyPool, idempotency_key: &str) -> Result<Option<(StoredOrder, String)>, sqlx::Error> {
-    let row = sqlx::query(
-        "SELECT id, state, reason, payment, payment_id, stock, customer, items, total_minor, currency, created_at, \
-         expires_at, fingerprint FROM orders WHERE idempotency_key = $1",
-    )
-    .bind(idempotency_key.to_owned())
-    .fetch_optional(pool)
-    .await?;
+    let sql = format!("SELECT {COLUMNS}, fingerprint FROM orders WHERE idempotency_key = $1");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(idempotency_key.to_owned()).fetch_optional(pool).await?;
     row.map(|row| Ok((stored_order(&row)?, row.try_get("fingerprint")?))).transpose()
 }
 
@@ -100,20 +100,24 @@ pub async fn lock(tx: &mut Tx, id: OrderId) -> Result<Option<Order>, sqlx::Error
     row.map(|row| order(&row)).transpose()
 }
 
-/// Stores how far a locked order has come.
+/// Stores how far a locked order has come; `ended_at` if that is its end.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn save(tx: &mut Tx, id: OrderId, saga: &Saga) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE orders SET state = $1, reason = $2, payment = $3, payment_id = $4, stock = $5 WHERE id = $6")
-        .bind(state_text(saga.state))
-        .bind(saga.reason.clone())
-        .bind(payment_text(saga.payment))
-        .bind(payment_id_text(saga.payment))
-        .bind(stock_text(saga.stock))
-        .bind(id.to_string())
-        .execute(tx.conn())
-        .await?;
+pub async fn save(tx: &mut Tx, id: OrderId, saga: &Saga, ended_at: Option<Timestamp>) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE orders SET state = $1, reason = $2, payment = $3, payment_id = $4, stock = $5, \
+         ended_at = COALESCE($6, ended_at) WHERE id = $7",
+    )
+    .bind(state_text(saga.state))
+    .bind(saga.reason.clone())
+    .bind(payment_text(saga.payment))
+    .bind(payment_id_text(saga.payment))
+    .bind(stock_text(saga.stock))
+    .bind(ended_at.map(Timestamp::as_microsecond))
+    .bind(id.to_string())
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
@@ -122,13 +126,8 @@ pub async fn save(tx: &mut Tx, id: OrderId, saga: &Saga) -> Result<(), sqlx::Err
 /// # Errors
 /// When the query fails.
 pub async fn find(pool: &AnyPool, id: OrderId) -> Result<Option<StoredOrder>, sqlx::Error> {
-    let row = sqlx::query(
-        "SELECT id, state, reason, payment, payment_id, stock, customer, items, total_minor, currency, created_at, \
-         expires_at FROM orders WHERE id = $1",
-    )
-    .bind(id.to_string())
-    .fetch_optional(pool)
-    .await?;
+    let sql = format!("SELECT {COLUMNS} FROM orders WHERE id = $1");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(pool).await?;
     row.map(|row| stored_order(&row)).transpose()
 }
 
@@ -145,25 +144,41 @@ pub async fn list(
     // Above every UUID: digits and letters a to f sort below `g` in every collation.
     let before = after.map_or_else(|| "g".to_owned(), |id| id.to_string());
     let query = match state {
-        None => sqlx::query(
-            "SELECT id, state, reason, payment, payment_id, stock, customer, items, total_minor, currency, \
-             created_at, expires_at FROM orders WHERE id < $1 ORDER BY id DESC LIMIT $2",
-        )
-        .bind(before)
-        .bind(limit),
-        Some(state) => sqlx::query(
-            "SELECT id, state, reason, payment, payment_id, stock, customer, items, total_minor, currency, \
-             created_at, expires_at FROM orders WHERE state = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
-        )
-        .bind(state_text(state))
-        .bind(before)
-        .bind(limit),
+        None => {
+            let sql = format!("SELECT {COLUMNS} FROM orders WHERE id < $1 ORDER BY id DESC LIMIT $2");
+            sqlx::query(AssertSqlSafe(sql)).bind(before).bind(limit)
+        }
+        Some(state) => {
+            let sql = format!("SELECT {COLUMNS} FROM orders WHERE state = $1 AND id < $2 ORDER BY id DESC LIMIT $3");
+            sqlx::query(AssertSqlSafe(sql)).bind(state_text(state)).bind(before).bind(limit)
+        }
     };
     query.fetch_all(pool).await?.iter().map(stored_order).collect()
 }
 
+/// Those of `ids` that there are, the newest first.
+///
+/// # Errors
+/// When the query fails.
+pub async fn these(pool: &AnyPool, ids: &[OrderId]) -> Result<Vec<StoredOrder>, sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!("SELECT {COLUMNS} FROM orders WHERE id IN ({}) ORDER BY id DESC", placeholders(0, ids.len()));
+    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(worth_preparing(ids.len()));
+    for id in ids {
+        query = query.bind(id.to_string());
+    }
+    query.fetch_all(pool).await?.iter().map(stored_order).collect()
+}
+
 fn stored_order(row: &AnyRow) -> Result<StoredOrder, sqlx::Error> {
-    Ok(StoredOrder { order: order(row)?, created_at: time(row, "created_at")?, expires_at: time(row, "expires_at")? })
+    Ok(StoredOrder {
+        order: order(row)?,
+        created_at: time(row, "created_at")?,
+        expires_at: time(row, "expires_at")?,
+        ended_at: optional_time(row, "ended_at")?,
+    })
 }
 
 fn order(row: &AnyRow) -> Result<Order, sqlx::Error> {
@@ -259,6 +274,11 @@ where
 
 fn time(row: &AnyRow, column: &'static str) -> Result<Timestamp, sqlx::Error> {
     Timestamp::from_microsecond(row.try_get(column)?).map_err(|error| corrupt(column, error))
+}
+
+fn optional_time(row: &AnyRow, column: &'static str) -> Result<Option<Timestamp>, sqlx::Error> {
+    let microseconds: Option<i64> = row.try_get(column)?;
+    microseconds.map(Timestamp::from_microsecond).transpose().map_err(|error| corrupt(column, error))
 }
 
 fn corrupt(column: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {

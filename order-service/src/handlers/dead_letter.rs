@@ -16,7 +16,9 @@ pub struct NoteDeadLetter {
 /// The consumer of all dead letters. A group of its own: a flood of them does not hold up the saga.
 pub fn consumer(database: &Database) -> ConsumerBuilder {
     let handler = NoteDeadLetter { database: database.clone() };
-    ConsumerBuilder::new(topics::ORDER_TIMELINE_GROUP).raw(topics::dead_letter_topics().collect(), handler)
+    ConsumerBuilder::new(topics::ORDER_TIMELINE_GROUP)
+        .concurrency(1)
+        .raw(topics::dead_letter_topics().collect(), handler)
 }
 
 impl RawHandler for NoteDeadLetter {

@@ -47,7 +47,7 @@ pub async fn place(
     // In the database times have microseconds; the first answer must equal the one to a repetition.
     let now = whole_microseconds(api.clock.now());
     let expires_at = now.checked_add(api.order_deadline).map_err(Problem::internal)?;
-    let stored = StoredOrder { order: pending(&wanted), created_at: now, expires_at };
+    let stored = StoredOrder { order: pending(&wanted), created_at: now, expires_at, ended_at: None };
 
     let new = new_order(&stored, &request, wanted.payment_token, correlation_id)?;
     if api.intake.place(new).await? == Placed::Stored {
@@ -67,7 +67,7 @@ fn new_order(
     payment_token: String,
     correlation_id: CorrelationId,
 ) -> Result<NewOrder, Problem> {
-    let StoredOrder { order, created_at, expires_at } = stored;
+    let StoredOrder { order, created_at, expires_at, .. } = stored;
     let mut outbox = Outbox::root(topics::ORDER_SERVICE.name, correlation_id, *created_at);
     outbox.publish(&OrderCreated {
         order_id: order.id,

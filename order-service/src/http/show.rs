@@ -31,6 +31,7 @@ pub struct OrderView {
     total: Money,
     created_at: Timestamp,
     expires_at: Timestamp,
+    ended_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeline: Option<Vec<EntryView>>,
 }
@@ -76,6 +77,8 @@ pub struct PageQuery {
     state: Option<String>,
     limit: Option<String>,
     after: Option<String>,
+    /// Just these, separated by commas: for clients that follow many orders.
+    ids: Option<String>,
 }
 
 pub async fn order(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<OrderView>, Problem> {
@@ -88,7 +91,13 @@ pub async fn order(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resul
 }
 
 pub async fn list(State(api): State<Arc<Api>>, Query(query): Query<PageQuery>) -> Result<Json<Page>, Problem> {
-    let PageRequest { state, limit, after } = query.read()?;
+    let (state, limit, after) = match query.read()? {
+        PageRequest::These(ids) => {
+            let stored = store::these(api.database.pool(), &ids).await?;
+            return Ok(Json(Page { orders: stored.into_iter().map(OrderView::from).collect(), next: None }));
+        }
+        PageRequest::Newest { state, limit, after } => (state, limit, after),
+    };
     // One more than asked for tells whether there is a next page.
     let mut stored = store::list(api.database.pool(), state, after, limit + 1).await?;
     let more = stored.len() as i64 > limit;
@@ -105,15 +114,16 @@ pub async fn products() -> Json<Products> {
 
 const EXAMPLE_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-#[derive(Debug)]
-struct PageRequest {
-    state: Option<OrderState>,
-    limit: i64,
-    after: Option<OrderId>,
+enum PageRequest {
+    Newest { state: Option<OrderState>, limit: i64, after: Option<OrderId> },
+    These(Vec<OrderId>),
 }
 
 impl PageQuery {
     fn read(self) -> Result<PageRequest, Problem> {
+        if let Some(ids) = self.ids {
+            return these(&ids);
+        }
         let state = match self.state.as_deref() {
             None | Some("") => None,
             Some(text) => Some(store::state_from_text(text).ok_or_else(|| {
@@ -132,12 +142,21 @@ impl PageQuery {
                 Problem::bad_request(format!("after is {text:?}; it takes the `next` of the page before"))
             })?),
         };
-        Ok(PageRequest { state, limit, after })
+        Ok(PageRequest::Newest { state, limit, after })
+    }
+}
+
+fn these(ids: &str) -> Result<PageRequest, Problem> {
+    let read = |id: &str| id.parse().map_err(|_| Problem::bad_request(format!("ids has {id:?}, which is no order id")));
+    let ids: Vec<OrderId> = ids.split(',').filter(|id| !id.is_empty()).map(read).collect::<Result<_, _>>()?;
+    match ids.len() <= MAX_LIMIT as usize {
+        true => Ok(PageRequest::These(ids)),
+        false => Err(Problem::bad_request(format!("ids has {} orders; it takes up to {MAX_LIMIT}", ids.len()))),
     }
 }
 
 impl From<StoredOrder> for OrderView {
-    fn from(StoredOrder { order, created_at, expires_at }: StoredOrder) -> OrderView {
+    fn from(StoredOrder { order, created_at, expires_at, ended_at }: StoredOrder) -> OrderView {
         OrderView {
             order_id: order.id,
             state: store::state_text(order.saga.state),
@@ -149,6 +168,7 @@ impl From<StoredOrder> for OrderView {
             total: order.total,
             created_at,
             expires_at,
+            ended_at,
             timeline: None,
         }
     }

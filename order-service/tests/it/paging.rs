@@ -65,6 +65,23 @@ async fn orders_are_filtered_by_state() {
 }
 
 #[tokio::test]
+async fn many_orders_can_be_asked_about_at_once() {
+    let bench = Bench::new().await;
+    let placed = five_orders(&bench).await;
+    let overdue = delivered(OrderDeadlineReached { order_id: placed[0] }, "order-service");
+    bench.handle(&CancelOverdue, &overdue).await.unwrap();
+
+    let unknown = OrderId::new();
+    let page = bench.get(&format!("/orders?ids={},{unknown},{}", placed[0], placed[3])).await.body;
+    assert_eq!(ids(&page), [placed[3].to_string(), placed[0].to_string()]);
+    assert_eq!(page["next"], json!(null));
+    assert_eq!((&page["orders"][0]["state"], &page["orders"][0]["endedAt"]), (&json!("pending"), &json!(null)));
+    assert_eq!(page["orders"][1]["state"], "cancelled");
+    assert!(page["orders"][1]["endedAt"].is_string(), "{page}");
+    assert_eq!(ids(&bench.get("/orders?ids=").await.body).len(), 0);
+}
+
+#[tokio::test]
 async fn a_question_that_cannot_be_answered_says_what_can_be_asked() {
     let bench = Bench::new().await;
     let cases = [
@@ -74,6 +91,8 @@ async fn a_question_that_cannot_be_answered_says_what_can_be_asked() {
         ("/orders?limit=ten", "1 to 200"),
         ("/orders?after=yesterday", "`next`"),
         ("/orders/42", "one looks like"),
+        ("/orders?ids=42", "\"42\", which is no order id"),
+        (&format!("/orders?ids={}", vec![OrderId::new().to_string(); 201].join(",")), "up to 200"),
     ];
     for (path, words) in cases {
         let answer = bench.get(path).await;
