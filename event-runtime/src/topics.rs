@@ -54,6 +54,15 @@ pub enum TopicError {
         /// What the client said.
         source: KafkaError,
     },
+    /// The brokers answer and were too busy to create a topic (no controller yet, say); worth another attempt. The
+    /// embedded broker always answers so: it takes topics through its own interface only.
+    #[error("topic {topic} does not exist and was not created in time")]
+    NotInTime {
+        /// Which.
+        topic: String,
+        /// What the client said.
+        source: KafkaError,
+    },
     /// A topic could not be created.
     #[error("topic {topic} could not be created")]
     Refused {
@@ -70,10 +79,17 @@ pub enum TopicError {
     Client(#[source] KafkaError),
 }
 
+impl TopicError {
+    /// Whether another attempt may succeed.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, TopicError::Unreachable { .. } | TopicError::NotInTime { .. })
+    }
+}
+
 /// Creates those of `wanted` that are missing, and returns their names. Others are left as they are.
 ///
 /// # Errors
-/// [`TopicError::Unreachable`] is worth another attempt, the others are not.
+/// When topics are missing; [`TopicError::may_pass`] tells whether to try again.
 pub async fn ensure(kafka: &KafkaConfig, wanted: &[TopicSpec]) -> Result<Vec<String>, TopicError> {
     let mut config = kafka.client()?;
     // Looking must not create: the broker would choose the number of partitions.
@@ -84,10 +100,12 @@ pub async fn ensure(kafka: &KafkaConfig, wanted: &[TopicSpec]) -> Result<Vec<Str
     let known = names(&admin).await.map_err(unreachable)?;
     let missing: Vec<&TopicSpec> = wanted.iter().filter(|topic| !known.contains(&topic.name)).collect();
     let Some(first) = missing.first() else { return Ok(Vec::new()) };
-    let results = create(&admin, &missing).await.map_err(|source| match source.rdkafka_error_code() {
-        // The embedded broker: its topics are made through its own interface.
-        Some(RDKafkaErrorCode::UnsupportedFeature) => TopicError::Refused { topic: first.name.clone(), source },
-        _ => unreachable(source),
+    let results = create(&admin, &missing).await.map_err(|source| {
+        let topic = first.name.clone();
+        match source.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::UnsupportedFeature) => TopicError::Refused { topic, source },
+            _ => TopicError::NotInTime { topic, source },
+        }
     })?;
     let mut created = Vec::new();
     for result in results {
@@ -95,8 +113,8 @@ pub async fn ensure(kafka: &KafkaConfig, wanted: &[TopicSpec]) -> Result<Vec<Str
             Ok(topic) => created.push(topic),
             // Another instance was quicker.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((_, code @ (RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::NotController))) => {
-                return Err(unreachable(KafkaError::AdminOp(code)));
+            Err((topic, code @ (RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::NotController))) => {
+                return Err(TopicError::NotInTime { topic, source: KafkaError::AdminOp(code) });
             }
             Err((topic, code)) => return Err(TopicError::Refused { topic, source: KafkaError::AdminOp(code) }),
         }

@@ -6,6 +6,8 @@ use std::{
     time::Instant,
 };
 
+use crate::error::Chain;
+
 /// Whether something is away at the moment.
 pub(super) struct Outage {
     /// What is away, such as "Kafka".
@@ -21,7 +23,7 @@ impl Outage {
 
     /// It failed; says so if it worked before.
     pub fn failed(&self, error: &(dyn Error + 'static)) {
-        self.began(&chain(error));
+        self.began(&Chain(error).to_string());
     }
 
     /// As [`Outage::failed`], with a reason in words.
@@ -41,19 +43,4 @@ impl Outage {
             tracing::info!(service = self.service, seconds, "{} is back; the outbox goes on", self.what);
         }
     }
-}
-
-/// `error` and its causes in one line. Some drivers repeat the cause in their own text; it is then said once.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -19,13 +19,15 @@ use super::{
     Metrics, OnPublished, depth,
     lanes::Lanes,
     lease::Lease,
-    outage::{Outage, chain},
+    outage::Outage,
     row::StoredRow,
     table::{self, BATCH, Outcome},
     wake::{Bell, Wake},
 };
 use crate::{
     Clock, Database,
+    error::Chain,
+    inbox,
     producer::{ProduceError, Producer},
 };
 
@@ -88,23 +90,27 @@ impl Relay {
     }
 
     /// Publishes until `shutdown` is cancelled, then waits for the acknowledgements that are due and lets another relay
-    /// take over at once.
+    /// take over at once. Beside that it keeps the inbox of the same database from growing for ever.
     pub async fn run(self, shutdown: CancellationToken) {
+        tokio::join!(self.publish(&shutdown), inbox::keep_clean(&self.database, &self.clock, &shutdown));
+    }
+
+    async fn publish(&self, shutdown: &CancellationToken) {
         let mut wake = Wake::new(&self.database);
         while !shutdown.is_cancelled() {
             match Lease::acquire(&self.database, &self.owner, self.clock.now()).await {
                 Ok(Some(lease)) => {
                     self.storage.over();
                     tracing::debug!(service = self.service, "publishing the outbox");
-                    self.lead(lease, &mut wake, &shutdown).await;
+                    self.lead(lease, &mut wake, shutdown).await;
                 }
                 Ok(None) => {
                     self.storage.over();
-                    self.stand_by(&mut wake, &shutdown).await;
+                    self.stand_by(&mut wake, shutdown).await;
                 }
                 Err(error) => {
                     self.storage.failed(&error);
-                    pause(Duration::from_secs(1), &shutdown).await;
+                    pause(Duration::from_secs(1), shutdown).await;
                 }
             }
         }
@@ -149,7 +155,7 @@ impl Relay {
             }
         }
         if let Err(error) = self.finish(lease, work, wake).await {
-            let error = chain(&error);
+            let error = Chain(&error).to_string();
             tracing::warn!(
                 service = self.service,
                 error,
@@ -243,7 +249,7 @@ impl Relay {
                     return self.set_aside(row, &error);
                 }
                 ProduceError::UnknownTopic { .. } => {
-                    let (id, error) = (row.event_id, chain(&error));
+                    let (id, error) = (row.event_id, Chain(&error).to_string());
                     tracing::warn!(service = self.service, event = %id, error, "the event waits for its topic");
                 }
                 _ => self.kafka.failed(&error),
@@ -254,7 +260,7 @@ impl Relay {
     }
 
     fn set_aside(&self, row: StoredRow, error: &ProduceError) -> Outcome {
-        let reason = chain(error);
+        let reason = Chain(error).to_string();
         self.metrics.set_aside.inc();
         tracing::error!(
             service = self.service, event = %row.event_id, key = row.key, topic = row.topic, reason,

@@ -16,7 +16,7 @@ use crate::{
     http::Operations as _,
     outbox::{self, OnPublished, Relay},
     producer::Producer,
-    topics::{self, TopicError, TopicSpec},
+    topics::{self, TopicSpec},
 };
 
 /// Between two attempts, and so between two lines in the log.
@@ -119,7 +119,7 @@ impl Start<'_> {
                     }
                     return Ok(());
                 }
-                Err(error @ TopicError::Unreachable { .. }) => {
+                Err(error) if error.may_pass() => {
                     waited = true;
                     tracing::warn!(brokers, error = %Chain(&error), "waiting for Kafka; ready when it comes");
                     tokio::time::sleep_until(began + PAUSE).await;

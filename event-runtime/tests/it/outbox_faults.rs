@@ -1,1 +1,207 @@
-//! Next.
+//! What goes wrong between the outbox and the topic costs time, not events; and never more than it must.
+
+use std::{sync::Arc, time::Duration};
+
+use event_runtime::{Database, config::KafkaConfig, outbox::depth};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use shared_events::{Event, Topic};
+use sqlx::Row as _;
+use test_support::eventually;
+
+use crate::stage::{
+    Noted, PATIENCE, RunningRelay, TestClock, TestDatabase, TestKafka, Told, first_numbers, outbox, publish, read,
+    relay, relay_with,
+};
+
+async fn rows(database: &Database) -> u64 {
+    depth(database, Timestamp::now()).await.unwrap().rows
+}
+
+async fn becomes_empty(database: &Database) {
+    let empty = async || match rows(database).await {
+        0 => Ok(()),
+        rows => Err(rows),
+    };
+    eventually(PATIENCE, "empty outbox", empty).await;
+}
+
+fn with(mut kafka: KafkaConfig, settings: &[&str]) -> KafkaConfig {
+    kafka.settings.extend(settings.iter().map(|setting| (*setting).to_owned()));
+    kafka
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_said_while_the_broker_is_away_are_published_in_order_when_it_is_back() {
+    let (test, kafka) = (TestDatabase::migrated().await, TestKafka::embedded());
+    let database = test.connect();
+    // So short that the producer gives up many times meanwhile.
+    let config = with(kafka.config(), &["message.timeout.ms=200"]);
+    let running = RunningRelay::start(relay(&database, &config));
+    let mut ids = publish(&database, &[Noted::new("a", 0)]).await;
+    becomes_empty(&database).await;
+
+    kafka.cluster().broker_down(1).unwrap();
+    for number in 1..20 {
+        ids.extend(publish(&database, &[Noted::new("a", number), Noted::new("b", number)]).await);
+    }
+    // Long enough for several attempts of the first row and none of the others.
+    eventually(PATIENCE, "second of outage", async || {
+        let age = depth(&database, Timestamp::now()).await.unwrap().oldest_age;
+        if age > Some(SignedDuration::from_secs(1)) { Ok(()) } else { Err(age) }
+    })
+    .await;
+    assert_eq!(rows(&database).await, 38);
+    kafka.cluster().broker_up(1).unwrap();
+
+    let numbers = first_numbers(&read(&config, &ids).await);
+    assert_eq!(numbers["a"], (0..20).collect::<Vec<u32>>());
+    assert_eq!(numbers["b"], (1..20).collect::<Vec<u32>>());
+    becomes_empty(&database).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_too_large_for_kafka_is_set_aside_and_everything_else_goes_on() {
+    let (test, kafka) = (TestDatabase::migrated().await, TestKafka::start().await);
+    let database = test.connect();
+    let huge = Noted { text: "x".repeat(2_000_000), ..Noted::new("a", 2) };
+    let ids = publish(&database, &[Noted::new("a", 1), huge, Noted::new("a", 3), Noted::new("b", 4)]).await;
+
+    let running = RunningRelay::start(relay(&database, &kafka.config()));
+    let numbers = first_numbers(&read(&kafka.config(), &[ids[0], ids[2], ids[3]]).await);
+    assert_eq!((&numbers["a"][..], &numbers["b"][..]), (&[1, 3][..], &[4][..]));
+    becomes_empty(&database).await;
+    let poison =
+        sqlx::query("SELECT event_id, reason, value FROM outbox_poison").fetch_all(database.pool()).await.unwrap();
+    let [poison] = &poison[..] else { panic!("{} rows set aside", poison.len()) };
+    assert_eq!(poison.get::<String, _>(0), ids[1].to_string());
+    assert!(poison.get::<String, _>(1).contains("too large"), "{}", poison.get::<String, _>(1));
+    assert!(poison.get::<Vec<u8>, _>(2).len() > 2_000_000, "the event itself is kept");
+    assert_eq!(depth(&database, Timestamp::now()).await.unwrap().set_aside, 1);
+    running.stop().await;
+}
+
+/// Says nothing to nobody: its topic was never created.
+#[derive(Serialize, Deserialize)]
+struct Unheard {
+    key: String,
+}
+
+impl Event for Unheard {
+    const TYPE: &'static str = "test.unheard";
+    const TOPIC: Topic =
+        Topic { name: "storage-tests-no-such-topic", partitions: 1, retention: Duration::from_secs(60) };
+
+    fn key(&self) -> String {
+        self.key.clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_topic_is_missing_holds_back_its_key_only_and_is_set_aside_in_the_end() {
+    let (test, kafka) = (TestDatabase::migrated().await, TestKafka::start().await);
+    let database = test.connect();
+    let config = with(kafka.config(), &["topic.metadata.propagation.max.ms=100"]);
+    let tx = database.begin().await.unwrap();
+    let mut outbox = outbox();
+    outbox.publish(&Unheard { key: "a".to_owned() }).unwrap();
+    let behind = outbox.publish(&Noted::new("a", 1)).unwrap();
+    let other = outbox.publish(&Noted::new("b", 2)).unwrap();
+    database.commit(tx, outbox).await.unwrap();
+
+    let patient = RunningRelay::start(relay(&database, &config));
+    read(&config, &[other]).await;
+    eventually(PATIENCE, "removal of the other key's row", async || match rows(&database).await {
+        2 => Ok(()),
+        rows => Err(rows),
+    })
+    .await;
+    patient.stop().await;
+
+    let resolute = relay(&database, &config).with_unknown_topic_patience(Duration::from_millis(1));
+    let resolute = RunningRelay::start(resolute);
+    read(&config, &[behind]).await;
+    becomes_empty(&database).await;
+    assert_eq!(depth(&database, Timestamp::now()).await.unwrap().set_aside, 1);
+    resolute.stop().await;
+}
+
+/// The relay's process was stopped for a while, say, and another one has taken over: when it goes on, what it sent is
+/// acknowledged, but it is no longer the one that may say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_lost_its_lease_removes_nothing_and_tells_nobody() {
+    let (test, kafka) = (TestDatabase::migrated().await, TestKafka::embedded());
+    let (late, heir) = (Arc::new(Told::default()), Arc::new(Told::default()));
+    let (clock, later) = (TestClock::default(), TestClock::default());
+    later.set_forward(SignedDuration::from_mins(1));
+    let databases = [test.connect(), test.connect()];
+
+    let first = RunningRelay::start(relay_with(&databases[0], &kafka.config(), &clock, Some(&late)));
+    let warm_up = publish(&databases[0], &[Noted::new("a", 0)]).await;
+    becomes_empty(&databases[0]).await;
+    assert_eq!(late.events()[0].event_id, warm_up[0]);
+
+    kafka.cluster().broker_round_trip_time(1, Duration::from_millis(800)).unwrap();
+    let ids = publish(&databases[0], &[Noted::new("a", 1)]).await;
+    // The first one has sent the row, or will before it looks at its lease again.
+    let second = RunningRelay::start(relay_with(&databases[1], &kafka.config(), &later, Some(&heir)));
+    becomes_empty(&databases[1]).await;
+    first.stop().await;
+    second.stop().await;
+
+    assert_eq!(late.events().len(), 1, "told by the relay that lost its lease");
+    assert_eq!(heir.events().iter().map(|event| event.event_id).collect::<Vec<_>>(), ids);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_takes_over_from_one_that_died() {
+    let (test, kafka) = (TestDatabase::migrated().await, TestKafka::start().await);
+    let database = test.connect();
+    let dead = RunningRelay::start(relay(&test.connect(), &kafka.config()));
+    let ids = publish(&database, &[Noted::new("a", 1)]).await;
+    read(&kafka.config(), &ids).await;
+    drop(dead);
+
+    let ids = publish(&database, &[Noted::new("a", 2)]).await;
+    let clock = TestClock::default();
+    let running = RunningRelay::start(relay_with(&database, &kafka.config(), &clock, None));
+    clock.set_forward(SignedDuration::from_secs(6));
+    read(&kafka.config(), &ids).await;
+    running.stop().await;
+}
+
+/// The place where an event stands is noted in the transaction that removes its row: if that fails, both are done again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_stays_until_its_place_is_noted() {
+    use event_runtime::{
+        Tx,
+        outbox::{OnPublished, Published, Relay},
+        producer::Producer,
+    };
+    use futures_util::{FutureExt as _, future::BoxFuture};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[derive(Default)]
+    struct FailsTwice(AtomicU32, Told);
+    impl OnPublished for FailsTwice {
+        fn published<'a>(&'a self, tx: &'a mut Tx, rows: &'a [Published]) -> BoxFuture<'a, Result<(), sqlx::Error>> {
+            if self.0.fetch_add(1, Ordering::SeqCst) < 2 {
+                return async { Err(sqlx::Error::RowNotFound) }.boxed();
+            }
+            self.1.published(tx, rows)
+        }
+    }
+
+    let (test, kafka) = (TestDatabase::migrated().await, TestKafka::start().await);
+    let (database, told) = (test.connect(), Arc::new(FailsTwice::default()));
+    let producer = Producer::new(&kafka.config()).unwrap();
+    let relay = Relay::new(database.clone(), producer, "test", Some(told.clone()), TestClock::default().clock());
+    let ids = publish(&database, &[Noted::new("a", 1)]).await;
+    let running = RunningRelay::start(relay);
+    becomes_empty(&database).await;
+    assert_eq!(told.1.events().len(), 1);
+    let records = read(&kafka.config(), &ids).await;
+    assert_eq!(records.len(), 1, "it was not published again for that");
+    running.stop().await;
+}
