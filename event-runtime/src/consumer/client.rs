@@ -11,7 +11,7 @@ use super::{
     attempt::Runner,
     commands::Commands,
     dispatch::{Dispatcher, Work},
-    poll::{ClientFactory, Poller, Pulse, nothing_owned},
+    poll::{Batch, ClientFactory, Poller, Pulse, nothing_owned},
     rebalance::{Membership, Rebalances},
     router::Router,
 };
@@ -111,7 +111,8 @@ pub(super) fn start(
         }),
     };
     let first = clients.create().map_err(|source| StartError::Client { group, source })?;
-    let poller = Poller { clients, commands: commands.clone(), pulse: pulse.clone() };
+    let batch = Batch::within(&settings.limits);
+    let poller = Poller { batch, clients, commands: commands.clone(), pulse: pulse.clone() };
     let span = tracing::Span::current();
     let poll = move || {
         span.in_scope(|| poller.run(first));

@@ -24,20 +24,22 @@ use crate::{
     Record,
     error::Chain,
     reader::to_record,
-    scheduler::{Generation, Partition},
+    scheduler::{Generation, Limits, Partition},
 };
 
 /// How long a poll waits for its first record.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// The same while a partition is paused: a resume must not wait long.
 const PAUSED_WAIT: Duration = Duration::from_millis(5);
-/// How many records, and bytes of them, are handed on at once.
-const BATCH_RECORDS: usize = 500;
-const BATCH_BYTES: usize = 1 << 20;
+/// What is handed on at once is at most so much, and this part of the budget: batches on their way are not counted.
+const BATCH: Batch = Batch { records: 500, bytes: 1 << 20 };
+const BATCHES_A_BUDGET: usize = 10;
 /// Offsets are committed this often; more would only repeat after a crash.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 /// With all brokers gone, poll returns errors at once.
 const ERROR_PAUSE: Duration = Duration::from_millis(200);
+/// How long errors go on before they are worth a log line.
+const ERROR_GRACE: Duration = Duration::from_millis(500);
 /// Between two log lines about errors that go on.
 const ERROR_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Before a new client replaces one that has failed for good.
@@ -53,7 +55,24 @@ pub(super) struct ClientFactory {
     pub(super) context: Box<dyn Fn() -> Rebalances + Send>,
 }
 
+/// How much is handed on at once.
+#[derive(Clone, Copy)]
+pub(super) struct Batch {
+    records: usize,
+    bytes: usize,
+}
+
+impl Batch {
+    pub(super) fn within(budget: &Limits) -> Batch {
+        Batch {
+            records: (budget.records / BATCHES_A_BUDGET).clamp(1, BATCH.records),
+            bytes: (budget.bytes / BATCHES_A_BUDGET).clamp(1, BATCH.bytes),
+        }
+    }
+}
+
 pub(super) struct Poller {
+    pub(super) batch: Batch,
     pub(super) clients: ClientFactory,
     pub(super) commands: Arc<Commands>,
     pub(super) pulse: Arc<Pulse>,
@@ -194,7 +213,7 @@ impl Polling<'_> {
                 self.context().metrics.consumed.get_or_create(&labels).inc();
                 records.push((partition, generation, record));
             }
-            if records.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES {
+            if records.len() >= self.poller.batch.records || bytes >= self.poller.batch.bytes {
                 break;
             }
             polled = self.client.poll(Duration::ZERO);
@@ -260,20 +279,27 @@ fn take_uncommitted(owned: &mut Owned) -> Vec<(Partition, i64)> {
     moved.collect()
 }
 
-/// Says that Kafka is away, not too often, and that it is back.
+/// Says that Kafka is away, not too often, and that it is back. A single error, such as one lost connection of several,
+/// is nobody's concern.
 #[derive(Default)]
 struct Errors {
-    since: Option<Instant>,
+    first: Option<Instant>,
+    last: Option<Instant>,
     logged: Option<Instant>,
 }
 
 impl Errors {
     fn note(&mut self, group: &str, error: &KafkaError) {
-        self.since.get_or_insert_with(Instant::now);
-        if self.logged.is_some_and(|logged| logged.elapsed() < ERROR_LOG_INTERVAL) {
+        let now = Instant::now();
+        if self.last.is_some_and(|last| now - last > ERROR_LOG_INTERVAL) {
+            *self = Errors::default();
+        }
+        self.last = Some(now);
+        let first = *self.first.get_or_insert(now);
+        if now - first < ERROR_GRACE || self.logged.is_some_and(|logged| now - logged < ERROR_LOG_INTERVAL) {
             return;
         }
-        self.logged = Some(Instant::now());
+        self.logged = Some(now);
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition) {
             tracing::warn!(group, %error, "a topic does not exist yet; create it with `eventctl topics apply`");
         } else {
@@ -282,9 +308,8 @@ impl Errors {
     }
 
     fn over(&mut self, group: &str) {
-        self.logged = None;
-        if let Some(since) = self.since.take() {
-            tracing::info!(group, after_ms = since.elapsed().as_millis() as u64, "Kafka is read again");
+        if let Errors { first: Some(first), logged: Some(_), .. } = std::mem::take(self) {
+            tracing::info!(group, after_ms = first.elapsed().as_millis() as u64, "Kafka is read again");
         }
     }
 }

@@ -257,6 +257,8 @@ impl ClientContext for Rebalances {
         match level {
             // Settings for producers, given to all clients with -X.
             RDKafkaLogLevel::Warning if facility == "CONFWARN" => tracing::debug!("{message}"),
+            // Connections that fail: the poll thread says so, once.
+            _ if matches!(facility, "FAIL" | "ERROR") => tracing::debug!(group = self.group, "{facility}: {message}"),
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
                 tracing::warn!(group = self.group, "{facility}: {message}");
             }

@@ -3,7 +3,7 @@
 use event_runtime::consumer::dead_letter::{DeadLetter, header};
 use shared_events::Envelope;
 
-use super::scene::{GROUP, Note, Scene};
+use super::scene::{GROUP, Note, Scene, headers_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_last_attempt_a_record_is_dead_lettered_and_the_next_of_its_key_goes_on() {
@@ -40,11 +40,7 @@ async fn what_is_rejected_or_cannot_be_decoded_is_dead_lettered_at_once() {
     scene.publish("rejected", "reject").await;
     scene.publish_record("bare", Some(b"no headers".to_vec()), Vec::new()).await;
     let note = Note::new("poison", "");
-    let headers: Vec<_> = Envelope::new(&note, "test", jiff::Timestamp::now())
-        .to_headers()
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), Some(value.into_bytes())))
-        .collect();
+    let headers = headers_of(&Envelope::new(&note, "test", jiff::Timestamp::now()));
     scene.publish_record("poison", Some(b"{\"half\":".to_vec()), headers.clone()).await;
     scene.publish_record("tombstone", None, headers).await;
     scene.publish("fine", "ok").await;

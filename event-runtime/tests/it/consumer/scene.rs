@@ -269,13 +269,22 @@ impl Scene {
     }
 
     pub async fn publish_with(&self, note: &Note, envelope: &Envelope, more: &[(&str, &str)]) {
-        let mut headers: Vec<_> = envelope
-            .to_headers()
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), Some(value.into_bytes())))
-            .collect();
+        let mut headers = headers_of(envelope);
         headers.extend(more.iter().map(|(name, value)| ((*name).to_owned(), Some(value.as_bytes().to_vec()))));
         self.publish_record(&note.key, Some(serde_json::to_vec(note).unwrap()), headers).await;
+    }
+
+    pub async fn publish_to(&self, partition: usize, key: &str, text: &str) {
+        let note = Note::new(key, text);
+        let envelope = Envelope::new(&note, "test", Clock::system().now());
+        let record = OutgoingRecord {
+            topic: TOPIC.name.to_owned(),
+            partition: Some(partition as i32),
+            key: Some(key.as_bytes().to_vec()),
+            value: Some(serde_json::to_vec(&note).unwrap()),
+            headers: headers_of(&envelope),
+        };
+        self.producer.send(record).await.unwrap();
     }
 
     pub async fn publish_record(&self, key: &str, value: Option<Vec<u8>>, headers: Vec<(String, Option<Vec<u8>>)>) {
@@ -315,4 +324,9 @@ impl Scene {
         let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
+}
+
+pub fn headers_of(envelope: &Envelope) -> Vec<(String, Option<Vec<u8>>)> {
+    let headers = envelope.to_headers().into_iter();
+    headers.map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))).collect()
 }
