@@ -1,6 +1,7 @@
 //! The shell a service runs in: HTTP first (so that a used port ends the start at once), then database, topics, relay
 //! and consumers, each awaited with a clear line while it is away; on shutdown the same in reverse, under a deadline.
 
+mod housekeeping;
 mod http_server;
 mod running;
 mod start;

@@ -17,6 +17,7 @@ use axum::{
 use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use crate::{
     faults::{Faults, Mode, Refusal, Setting},
@@ -68,18 +69,19 @@ async fn create_charge(
     let Json(request) = body.map_err(|rejection| malformed(rejection.status(), rejection.body_text()))?;
     check(&request)?;
     // In a task of its own, which goes on when the caller hangs up: a late charge is a charge.
-    let work = tokio::spawn(async move { state.charge(&key, &request, delay).await });
+    let work = tokio::spawn(async move { state.charge(&key, &request, delay).await }.in_current_span());
     work.await.unwrap_or_else(|error| Err(internal(&error.to_string())))
 }
 
 async fn refund_charge(State(state): State<Charging>, Path(id): Path<String>) -> Result<Json<Charge>, Problem> {
     let delay = state.admit()?;
-    let work = tokio::spawn(async move {
+    let refund = async move {
         state.sleep(delay).await?;
         let charge = state.shared.ledger.refund(&id, Timestamp::now())?;
         tracing::info!(charge = %charge.id, key = %charge.idempotency_key, "refunded");
         Ok(Json(charge))
-    });
+    };
+    let work = tokio::spawn(refund.in_current_span());
     work.await.unwrap_or_else(|error| Err(internal(&error.to_string())))
 }
 

@@ -34,7 +34,13 @@ mod token;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use axum::{
+    extract::Request,
+    middleware::{self, Next},
+    response::Response,
+};
 use tokio::{net::TcpListener, sync::watch};
+use tracing::Instrument;
 
 pub use config::Config;
 
@@ -76,11 +82,13 @@ impl Gateway {
     /// # Errors
     /// When the listener fails.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
-        tracing::info!("fake payment gateway (no money moves) listening on http://{}", self.address);
+        let span = named();
+        span.in_scope(|| tracing::info!("fake payment gateway (no money moves) listening on http://{}", self.address));
         let (stop, stopped) = watch::channel(false);
         let state =
             http::Shared { ledger: Arc::new(self.ledger), faults: Arc::new(self.faults), stopped: stopped.clone() };
-        let server = axum::serve(self.listener, http::routes(state)).with_graceful_shutdown(until_stopped(stopped));
+        let routes = http::routes(state).layer(middleware::from_fn(in_span));
+        let server = axum::serve(self.listener, routes).with_graceful_shutdown(until_stopped(stopped));
         let mut server = std::pin::pin!(server.into_future());
         tokio::select! {
             ended = &mut server => return ended.context("the listener failed"),
@@ -94,6 +102,15 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Says whose log line it is, where other services write to the same log.
+fn named() -> tracing::Span {
+    tracing::info_span!("service", service = "payment-gateway")
+}
+
+async fn in_span(request: Request, next: Next) -> Response {
+    next.run(request).instrument(named()).await
 }
 
 async fn until_stopped(mut stopped: watch::Receiver<bool>) {

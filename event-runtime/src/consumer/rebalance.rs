@@ -2,7 +2,7 @@
 //! `poll`, so everything runs on the poll thread.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -287,6 +287,41 @@ fn partitions(list: &TopicPartitionList) -> Vec<Partition> {
     elements.iter().map(|it| Partition { topic: it.topic().into(), number: it.partition() }).collect()
 }
 
+/// `orders[0-5] mails[0,3]`: a group may have dozens.
 fn names(partitions: &[Partition]) -> String {
-    partitions.iter().map(Partition::to_string).collect::<Vec<_>>().join(" ")
+    let mut topics: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
+    for partition in partitions {
+        topics.entry(&partition.topic).or_default().insert(partition.number);
+    }
+    let shown = topics.into_iter().map(|(topic, numbers)| format!("{topic}[{}]", ranges(&numbers)));
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+fn ranges(numbers: &BTreeSet<i32>) -> String {
+    let mut ranges: Vec<(i32, i32)> = Vec::new();
+    for &number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let shown = ranges.iter().map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    });
+    shown.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_named_in_ranges() {
+        let partition = |topic: &str, number| Partition { topic: topic.into(), number };
+        let mut owned: Vec<Partition> = [5, 0, 1, 3, 2].map(|number| partition("orders", number)).into();
+        owned.push(partition("mails", 0));
+        assert_eq!(names(&owned), "mails[0] orders[0-3,5]");
+        assert_eq!(names(&[]), "");
+    }
 }

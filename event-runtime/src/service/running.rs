@@ -1,6 +1,6 @@
 //! What runs once a service is ready, and how it ends.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{
     FutureExt,
@@ -10,10 +10,11 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument;
 
-use crate::{Consumer, outbox::Relay, producer::Producer};
+use super::housekeeping;
+use crate::{Clock, Consumer, Database, outbox::Relay, producer::Producer};
 
 /// The parts that run. Filled during the start, so that a start that is given up half-way can be undone.
 #[derive(Default)]
@@ -21,6 +22,8 @@ pub(super) struct Running {
     producer: Option<Producer>,
     relay: Option<RunningRelay>,
     consumers: Option<Arc<[Consumer]>>,
+    /// Cancelled when this goes.
+    housekeeping: Option<DropGuard>,
 }
 
 struct RunningRelay {
@@ -37,6 +40,13 @@ impl Running {
         let stop = CancellationToken::new();
         let task = tokio::spawn(relay.run(stop.clone()).in_current_span());
         self.relay = Some(RunningRelay { task, stop });
+    }
+
+    pub(super) fn housekeeping(&mut self, database: Database, clock: Clock, retention: Duration) {
+        let stop = CancellationToken::new();
+        let work = housekeeping::run(database, clock, retention, stop.clone());
+        tokio::spawn(work.in_current_span());
+        self.housekeeping = Some(stop.drop_guard());
     }
 
     pub(super) fn consumers(&mut self, consumers: Arc<[Consumer]>) {
@@ -95,7 +105,9 @@ impl Running {
 /// They go on polling while their handlers finish, so none of them loses its partitions meanwhile.
 async fn stop_consumers(consumers: &[Consumer], deadline: Instant) {
     let left = deadline.saturating_duration_since(Instant::now());
-    let ended = timeout_at(deadline, join_all(consumers.iter().map(|consumer| consumer.shutdown(left)))).await;
+    // A fifth is for committing and leaving the group, once handlers have had theirs.
+    let handlers = left.mul_f64(0.8);
+    let ended = timeout_at(deadline, join_all(consumers.iter().map(|consumer| consumer.shutdown(handlers)))).await;
     match ended {
         Ok(results) => results.iter().filter_map(|result| result.as_ref().err()).for_each(|error| {
             tracing::warn!(%error, "a consumer was cut off");

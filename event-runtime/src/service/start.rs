@@ -43,13 +43,16 @@ impl Start<'_> {
     pub(super) async fn run(&self, parts: Parts, running: &mut Running) -> anyhow::Result<()> {
         let began = Instant::now();
         self.migrate(parts.migrations).await?;
-        self.topics(&wanted(&parts.consumers)).await?;
+        let wanted = wanted(&parts.consumers);
+        self.topics(&wanted).await?;
 
         self.state.waiting_for("starting the relay and the consumers");
         let (database, producer) = (self.database.clone(), self.producer.clone());
         running.producer(producer.clone());
         let relay = Relay::new(database, producer, self.name, parts.on_published, self.clock.clone());
         running.relay(relay.with_metrics(outbox::Metrics::register(self.state.metrics())));
+        let retention = wanted.iter().map(|topic| topic.retention).max().unwrap_or_default();
+        running.housekeeping(self.database.clone(), self.clock.clone(), retention);
         let consumers = self.consumers(parts.consumers)?;
         running.consumers(consumers.clone());
         self.state.running(consumers);

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The second column is the field `service` of the nearest span that has one. Then the message, the event's own fields,
-//! and the fields of the spans around it from the inside out, each name once. Level and module are shown only where
+//! and the fields of the spans around it from the inside out, each name and each id once. Level and module are shown only where
 //! they say something: the level from warnings up, the module below `info`. JSON has the same, flat.
 
 #[cfg(test)]
@@ -195,6 +195,8 @@ where
     }
 }
 
+/// Of a UUID as text.
+const ID_LENGTH: usize = 36;
 const DIM: &str = "\x1b[2m";
 const YELLOW: &str = "\x1b[33m";
 const RED: &str = "\x1b[1;31m";
@@ -226,12 +228,16 @@ impl<W> Lines<W> {
             true => line.push_str(&message),
             false => write!(line, "{message:<width$}").expect("writing to a string cannot fail"),
         }
+        let mut shown: Vec<String> = Vec::with_capacity(fields.named.len());
         for (name, value) in fields.named {
             let value = quoted(plain(&value));
-            if !value.is_empty() {
+            // An id under a second name (`order` of the event, `key` of the record) tells a reader nothing.
+            let again = value.len() >= ID_LENGTH && shown.contains(&value);
+            if !value.is_empty() && !again {
                 line.push(' ');
                 self.push(&mut line, DIM, &format!("{name}="));
                 line.push_str(&value);
+                shown.push(value);
             }
         }
         line.push('\n');

@@ -57,6 +57,16 @@ fn a_state_change_is_one_line_with_the_fields_around_it() {
 }
 
 #[test]
+fn an_id_is_shown_under_its_first_name_only() {
+    let id = "0198a2f0-7d2c-7000-8000-000000000001";
+    let line = text(|| {
+        tracing::info_span!("attempt", key = id, attempt = 1)
+            .in_scope(|| tracing::info!(order = id, tries = 1, "charged"));
+    });
+    assert_eq!(line, format!("09:15:07.042                     charged                order={id} tries=1 attempt=1\n"));
+}
+
+#[test]
 fn a_line_without_fields_ends_with_its_message() {
     let line = text(|| tracing::info!("listening on http://127.0.0.1:8080"));
     assert_eq!(line, "09:15:07.042                     listening on http://127.0.0.1:8080\n");

@@ -1,0 +1,30 @@
+//! What has to be done from time to time while a service runs.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Clock, Database, error::Chain, inbox};
+
+const EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// Forgets handled events once no topic can deliver them again: twice the longest `retention`, because retention is
+/// the least a broker keeps and not the most.
+pub(super) async fn run(database: Database, clock: Clock, retention: Duration, stop: CancellationToken) {
+    let keep = SignedDuration::try_from(retention.saturating_mul(2)).unwrap_or(SignedDuration::MAX);
+    let mut ticks = tokio::time::interval(EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let Ok(before) = clock.now().checked_sub(keep) else { continue };
+        match inbox::clean(&database, before).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "forgot events that were handled long ago"),
+            // It is tried again; handlers report a database that is away.
+            Err(error) => tracing::debug!(error = %Chain(&error), "the inbox was not cleaned"),
+        }
+    }
+}
