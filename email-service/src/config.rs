@@ -19,7 +19,7 @@ pub struct Config {
     #[arg(long, env = "MAIL_DIR", value_name = "FOLDER", value_parser = folder)]
     pub mail_dir: Option<PathBuf>,
 
-    /// Who mails are from: an address, or Name <address>
+    /// Who mails are from: an address, or `Name <address>`
     #[arg(long, env = "MAIL_FROM", value_name = "ADDRESS", default_value = DEFAULT_FROM, value_parser = sender)]
     pub mail_from: Mailbox,
 

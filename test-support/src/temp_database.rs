@@ -3,7 +3,7 @@ use shared_events::EventId;
 use tempfile::TempDir;
 
 /// `postgres://…` of a server that is there for tests: then tests that ask for any database run on it.
-const POSTGRES: &str = "TEST_POSTGRES_URL";
+const SERVER: &str = "TEST_DATABASE_URL";
 
 /// An empty database of its own. A SQLite file goes when this is dropped; a database on a server stays, as the server is
 /// there for tests only.
@@ -22,9 +22,9 @@ impl TempDatabase {
         TempDatabase { url, _folder: Some(folder) }
     }
 
-    /// A new database on the server `TEST_POSTGRES_URL` names, or a SQLite file where that is not set.
+    /// A new database on the server `TEST_DATABASE_URL` names, or a SQLite file where that is not set.
     pub async fn any() -> TempDatabase {
-        match std::env::var(POSTGRES) {
+        match std::env::var(SERVER) {
             Ok(server) => TempDatabase { url: on_server(&server).await, _folder: None },
             Err(_) => TempDatabase::new(),
         }
@@ -48,11 +48,11 @@ impl TempDatabase {
 
 async fn on_server(server: &str) -> String {
     let name = format!("test_{}", EventId::new().0.simple());
-    let (prefix, _) = server.rsplit_once('/').unwrap_or_else(|| panic!("{POSTGRES} must name a database: {server}"));
-    let database = Database::connect_lazy(server).unwrap_or_else(|error| panic!("{POSTGRES}: {error}"));
+    let (prefix, _) = server.rsplit_once('/').unwrap_or_else(|| panic!("{SERVER} must name a database: {server}"));
+    let database = Database::connect_lazy(server).unwrap_or_else(|error| panic!("{SERVER}: {error}"));
     let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
     let created = sqlx::raw_sql(create).execute(database.pool()).await;
-    created.unwrap_or_else(|error| panic!("{POSTGRES} takes no new database: {error}"));
+    created.unwrap_or_else(|error| panic!("{SERVER} takes no new database: {error}"));
     database.close().await;
     format!("{prefix}/{name}")
 }

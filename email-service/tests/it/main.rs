@@ -1,5 +1,5 @@
 //! Mails as a mail server sees them, and as files. The database is SQLite, or the PostgreSQL server that
-//! `TEST_POSTGRES_URL` names.
+//! `TEST_DATABASE_URL` names.
 #![expect(clippy::unwrap_used, reason = "outside of test functions clippy does not know a test")]
 
 mod binary;

@@ -1,4 +1,4 @@
-//! Handlers and HTTP against a database: SQLite, or the PostgreSQL server that `TEST_POSTGRES_URL` names.
+//! Handlers and HTTP against a database: SQLite, or the PostgreSQL server that `TEST_DATABASE_URL` names.
 #![expect(clippy::unwrap_used, reason = "outside of test functions clippy does not know a test")]
 
 mod concurrency;

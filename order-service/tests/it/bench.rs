@@ -32,7 +32,7 @@ pub struct Answer {
 impl Bench {
     pub async fn new() -> Bench {
         let file = TempDatabase::new();
-        let url = match std::env::var("TEST_POSTGRES_URL") {
+        let url = match std::env::var("TEST_DATABASE_URL") {
             Ok(server) => own_schema(&server).await,
             Err(_) => file.url(),
         };
@@ -98,7 +98,7 @@ impl Bench {
     }
 }
 
-/// The same tests run on PostgreSQL where `TEST_POSTGRES_URL` names a server, each in a schema of its own.
+/// The same tests run on PostgreSQL where `TEST_DATABASE_URL` names a server, each in a schema of its own.
 async fn own_schema(server: &str) -> String {
     let schema = format!("it_{}", OrderId::new().0.simple());
     let admin = Database::connect_lazy(server).unwrap();
