@@ -13,6 +13,9 @@ use tokio::sync::Semaphore;
 /// How long one request may take, its connection included.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// How many orders one question can be about.
+pub const MOST_AT_ONCE: usize = 200;
+
 /// How many orders are asked about at the same time.
 const ASKING: usize = 16;
 
@@ -94,6 +97,7 @@ pub struct Order {
     pub items: Vec<OrderedItem>,
     pub total: Option<Money>,
     pub created_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
     #[serde(default)]
     pub timeline: Vec<Entry>,
 }
@@ -127,6 +131,11 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct Orders {
+    orders: Vec<Order>,
+}
+
 impl Order {
     /// Whether nothing more will happen to its state.
     pub fn has_ended(&self) -> bool {
@@ -158,6 +167,13 @@ impl Api {
     pub async fn order(&self, id: OrderId) -> Result<(Order, Value), ApiError> {
         let _turn = self.asking.acquire().await.expect("this semaphore is never closed");
         self.answer(self.request(Method::GET, &format!("/orders/{id}"))).await
+    }
+
+    /// Those of up to [`MOST_AT_ONCE`] orders that there are, without their timelines.
+    pub async fn these_orders(&self, ids: &[OrderId]) -> Result<Vec<Order>, ApiError> {
+        let ids: Vec<String> = ids.iter().map(OrderId::to_string).collect();
+        let request = self.request(Method::GET, "/orders").query(&[("ids", ids.join(","))]);
+        Ok(self.answer::<Orders>(request).await?.0.orders)
     }
 
     /// A page of at most `limit` orders that come after `after`.

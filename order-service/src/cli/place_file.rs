@@ -1,5 +1,6 @@
 //! `place --file`: many orders at once, and what became of them.
 
+mod following;
 mod summary;
 
 use std::{
@@ -16,11 +17,10 @@ use shared_events::OrderId;
 use tokio::{sync::Semaphore, time::sleep};
 use uuid::Uuid;
 
-use self::summary::Summary;
+use self::{following::Following, summary::Summary};
 use super::{
     ServiceArgs,
     api::{Api, ApiError, Order, Placed},
-    follow::{Followed, Pace, follow},
     orders_file::{OrderLine, count_lines, lines},
 };
 
@@ -30,8 +30,6 @@ const PLACING: usize = 16;
 const FOLLOWED: usize = 4096;
 /// How long an order-service that went away may take to come back.
 const AWAY_FOR: Duration = Duration::from_secs(30);
-
-const PACE: Pace = Pace { first: Duration::from_millis(100), longest: Duration::from_secs(1) };
 
 /// What became of one line of the file.
 #[derive(Debug, Serialize)]
@@ -63,8 +61,10 @@ pub enum Ending {
 /// Places every order of `file`, waits up to `wait` for each one's end, and says what became of them.
 pub async fn run(service: &ServiceArgs, file: &Path, wait: Option<Duration>, output: &Output) -> anyhow::Result<u8> {
     let lines = lines(file)?;
+    let api = service.api(output)?;
     let placer = Placer {
-        api: service.api(output)?,
+        following: Following::new(api.clone()),
+        api,
         wait,
         placing: Semaphore::new(PLACING),
         answered: Cell::new(false),
@@ -80,7 +80,10 @@ pub async fn run(service: &ServiceArgs, file: &Path, wait: Option<Duration>, out
         .try_filter(|(_, line)| std::future::ready(!line.trim().is_empty()))
         .map_ok(|(number, line)| placer.line(number, line))
         .try_buffer_unordered(FOLLOWED);
-    let summary = placer.collect(outcomes).await?;
+    let summary = tokio::select! {
+        summary = placer.collect(outcomes) => summary?,
+        never = placer.following.run() => match never {},
+    };
     Ok(summary.exit_code())
 }
 
@@ -97,6 +100,7 @@ fn progress(file: &Path) -> ProgressBar {
 
 struct Placer<'a> {
     api: Api,
+    following: Following,
     wait: Option<Duration>,
     placing: Semaphore,
     /// Whether order-service has answered at all: one that never did is not waited for.
@@ -124,15 +128,11 @@ impl Placer<'_> {
         outcome.answer_ms = Some(answer.as_secs_f64() * 1000.0);
         if let Some(wait) = self.wait {
             let until = tokio::time::Instant::now() + wait;
-            match follow(&self.api, placed.order_id, Some(until), PACE, |_, _| Ok(())).await {
-                Ok(Followed::Ended(order, _)) => outcome.ended(&order),
-                Ok(Followed::TimedOut { trouble }) => {
+            match self.following.end_of(placed.order_id, until).await {
+                Ok(order) => outcome.ended(&order),
+                Err(trouble) => {
                     outcome.outcome = Ending::Unfinished;
-                    outcome.reason = trouble.map(|trouble| trouble.to_string());
-                }
-                Err(error) => {
-                    outcome.outcome = Ending::Unfinished;
-                    outcome.reason = Some(error.to_string());
+                    outcome.reason = trouble;
                 }
             }
         }
@@ -212,9 +212,8 @@ impl Outcome {
     fn ended(&mut self, order: &Order) {
         self.outcome = if order.is_cancelled() { Ending::Cancelled } else { Ending::Completed };
         self.reason.clone_from(&order.reason);
-        let ending = order.timeline.iter().find(|entry| entry.event == format!("order.{}", order.state));
-        if let (Some(ending), Some(created)) = (ending, order.created_at) {
-            self.end_ms = Some(ending.time.duration_since(created).as_secs_f64() * 1000.0);
+        if let (Some(ended), Some(created)) = (order.ended_at, order.created_at) {
+            self.end_ms = Some(ended.duration_since(created).as_secs_f64() * 1000.0);
         }
     }
 }

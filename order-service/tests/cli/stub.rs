@@ -148,6 +148,7 @@ impl Stubbed {
             "items": [{"sku": "COFFEE-1KG", "quantity": 2}],
             "total": {"minor": 1250, "currency": "EUR"},
             "createdAt": "2026-01-31T12:00:00Z",
+            "endedAt": (state != "pending").then_some("2026-01-31T12:00:00.080Z"),
             "timeline": timeline,
         })
     }
@@ -162,7 +163,15 @@ fn entry(second: &str, service: &str, event: &str, offset: Option<i64>, detail: 
 }
 
 async fn list(State(shared): State<Arc<Mutex<Shared>>>, Query(query): Query<HashMap<String, String>>) -> Response {
-    let shared = shared.lock().unwrap();
+    let mut shared = shared.lock().unwrap();
+    if let Some(ids) = query.get("ids") {
+        let asked = shared.orders.iter_mut().filter(|order| ids.contains(&order.id.to_string()));
+        let orders = asked.map(|order| {
+            order.asked += 1;
+            order.show()
+        });
+        return Json(json!({"orders": orders.collect::<Vec<_>>(), "next": null})).into_response();
+    }
     let limit: usize = query["limit"].parse().unwrap();
     let begin: usize = query.get("after").map_or(0, |after| after.parse().unwrap());
     let end = (begin + limit).min(shared.orders.len());
