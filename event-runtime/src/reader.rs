@@ -185,8 +185,7 @@ impl Brokers {
     /// # Errors
     /// When the broker does not answer, or with an error.
     pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), ReadError> {
-        self.consumer
-            .fetch_watermarks(topic, partition, Timeout::After(self.patience))
+        self.patiently(|timeout| self.consumer.fetch_watermarks(topic, partition, timeout))
             .map_err(|source| ReadError::Refused { what: format!("the offsets of {topic}[{partition}]"), source })
     }
 
@@ -203,7 +202,8 @@ impl Brokers {
             list.add_partition(&topic, partition);
         }
         let refused = |source| ReadError::Refused { what: "the group's committed offsets".to_owned(), source };
-        let answer = self.consumer.committed_offsets(list, Timeout::After(self.patience)).map_err(refused)?;
+        let answer =
+            self.patiently(|timeout| self.consumer.committed_offsets(list.clone(), timeout)).map_err(refused)?;
         let elements = answer.elements();
         let offsets = elements.iter().map(|element| {
             let offset = match element.offset() {
@@ -213,6 +213,23 @@ impl Brokers {
             ((element.topic().to_owned(), element.partition()), offset)
         });
         Ok(offsets.collect())
+    }
+
+    /// Asks again while leadership settles: for a second or so after a topic is made, or a broker has gone, the brokers
+    /// that are asked are not yet, or no longer, the ones to answer.
+    fn patiently<T>(&self, ask: impl Fn(Timeout) -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+        let until = Instant::now() + self.patience;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match ask(Timeout::After(left.max(Duration::from_millis(100)))) {
+                Err(error) if settles(&error) && !left.is_zero() => {
+                    std::thread::sleep(Duration::from_millis(100));
+                    // The client itself looks for the new leader at its leisure.
+                    self.consumer.fetch_metadata(None, Timeout::After(left)).ok();
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// The first offset of a record from `moment` or later in each of these partitions, given with their watermarks.
@@ -249,7 +266,8 @@ impl Brokers {
         for (topic, partition) in partitions.keys() {
             list.add_partition_offset(topic, *partition, Offset::Offset(millisecond)).map_err(refused)?;
         }
-        let answer = self.consumer.offsets_for_times(list, Timeout::After(self.patience)).map_err(refused)?;
+        let answer =
+            self.patiently(|timeout| self.consumer.offsets_for_times(list.clone(), timeout)).map_err(refused)?;
         let elements = answer.elements();
         Ok(elements.iter().map(|found| ((found.topic().to_owned(), found.partition()), found.offset())).collect())
     }
@@ -388,6 +406,20 @@ impl Reader {
             self.backlog.clear();
         }
     }
+}
+
+fn settles(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    let settling = [
+        Code::NotLeaderForPartition,
+        Code::LeaderNotAvailable,
+        Code::UnknownTopicOrPartition,
+        Code::UnknownPartition,
+        Code::CoordinatorLoadInProgress,
+        Code::CoordinatorNotAvailable,
+        Code::NotCoordinator,
+    ];
+    error.rdkafka_error_code().is_some_and(|code| settling.contains(&code))
 }
 
 fn classify(error: KafkaError) -> ReadError {

@@ -229,7 +229,7 @@ fn short(value: &Value) -> String {
 }
 
 fn columns(time: &str, place: &str, r#type: &str, key: &str, source: &str, data: &str) -> String {
-    format!("{time:<12}  {place:<24} {type:<19} {key:<36}  {source:<17} {data}").trim_end().to_owned()
+    format!("{time:<12}  {place:<24} {type:<22} {key:<36}  {source:<17} {data}").trim_end().to_owned()
 }
 
 /// Today's events differ in their time of day; the day is in the JSON.

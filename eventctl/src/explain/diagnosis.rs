@@ -180,7 +180,7 @@ fn in_flight(evidence: &Evidence, service: &ServiceEvidence, now: Timestamp) -> 
             "paused" => (
                 Gravity::Paused,
                 format!("{who} waits with {event} for something it needs that is away: {error}"),
-                format!("curl -s {}/ready", service.address),
+                what_is_away(evidence, service),
             ),
             "waiting" => {
                 let when = record.next_retry_at.map_or(String::new(), |at| format!(" {}", in_words(now, at)));
@@ -254,6 +254,14 @@ fn logs_of_order(evidence: &Evidence, who: &str) -> String {
     match evidence.service(who) {
         Some(service) if service.embedded => logs(evidence, who),
         _ => format!("{} | grep {}", logs(evidence, who), evidence.order_id),
+    }
+}
+
+/// What a service needs runs beside it, and it goes on by itself once that is back.
+fn what_is_away(evidence: &Evidence, service: &ServiceEvidence) -> String {
+    match service.embedded {
+        true => format!("order-service status {} --watch", evidence.order_id),
+        false => "docker compose ps --all".to_owned(),
     }
 }
 

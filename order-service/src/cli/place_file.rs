@@ -173,7 +173,7 @@ impl Placer<'_> {
             self.progress.inc(1);
             summary.add(&outcome);
             self.progress.set_message(summary.in_short());
-            self.progress.suspend(|| self.tell(&outcome))?;
+            self.tell(&outcome)?;
             if self.output.format() == Format::Json {
                 kept.push(outcome);
             }
@@ -188,19 +188,25 @@ impl Placer<'_> {
     }
 
     fn tell(&self, outcome: &Outcome) -> std::io::Result<()> {
-        match outcome.outcome {
+        let note = match outcome.outcome {
             Ending::Refused => {
                 let reason = outcome.reason.as_deref().unwrap_or_default();
-                self.output.note_painted(Some(Paint::Bad), format_args!("line {} is refused: {reason}", outcome.line));
+                Some((Paint::Bad, format!("line {} is refused: {reason}", outcome.line)))
             }
             Ending::Unfinished => {
                 let id = outcome.order_id.map_or(String::new(), |id| id.to_string());
-                let note = format!("line {}, order {id}, has not ended: eventctl explain {id}", outcome.line);
-                self.output.note_painted(Some(Paint::Open), note);
+                Some((Paint::Open, format!("line {}, order {id}, has not ended: eventctl explain {id}", outcome.line)))
             }
-            Ending::Completed | Ending::Cancelled | Ending::Placed => {}
+            Ending::Completed | Ending::Cancelled | Ending::Placed => None,
+        };
+        // Lines and the bar share the terminal: it makes way for them.
+        if let Some((paint, note)) = note {
+            self.progress.suspend(|| self.output.note_painted(Some(paint), note));
         }
-        if self.output.format() == Format::Jsonl { self.output.value(outcome) } else { Ok(()) }
+        match self.output.format() {
+            Format::Jsonl => self.progress.suspend(|| self.output.value(outcome)),
+            Format::Table | Format::Json => Ok(()),
+        }
     }
 }
 

@@ -84,7 +84,7 @@ fn line(entry: &Entry) -> String {
 
 fn columns(cells: [&str; 7]) -> String {
     let [time, service, event, place, attempt, trace, detail] = cells;
-    format!("{time:<12}  {service:<17} {event:<19} {place:<24} {attempt:<3} {trace:<32}  {detail}")
+    format!("{time:<12}  {service:<17} {event:<22} {place:<24} {attempt:<3} {trace:<32}  {detail}")
         .trim_end()
         .to_owned()
 }

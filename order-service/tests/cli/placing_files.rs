@@ -59,7 +59,8 @@ fn orders_without_an_end_in_time_are_named() {
 fn no_wait_places_and_leaves() {
     let ran = place_lines(&Stub::start(), &vec![line("TEA", "tok_never"); 3], &["--no-wait"]);
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert_eq!(words(&ran.stdout)[0], "placed 3");
+    assert_eq!(words(&ran.stdout)[..2], ["placed 3", "refused 0"]);
+    assert!(!ran.stdout.contains("completed"), "nobody knows yet: {ran:?}");
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn the_gravest_cause_is_named_with_the_next_command() {
         (
             pending().in_hand(PAYMENT, "paused", 1, Some("cannot connect to the gateway")),
             "payment-service waits with order.created for something it needs that is away: cannot connect to the gateway",
-            "curl -s http://payment-service/ready".to_owned(),
+            "docker compose ps --all".to_owned(),
         ),
         (
             pending().in_hand(PAYMENT, "waiting", 3, Some("timed out")).in_hand(INVENTORY, "queued", 1, None),

@@ -50,11 +50,15 @@ impl Summary {
 
     pub fn lines(&self) -> Vec<String> {
         let line = |name: &str, count: u64| format!("{name:<15} {count:>7}");
-        let mut lines = vec![
-            line("placed", self.placed()),
-            line("completed", self.count(Ending::Completed)),
-            line("cancelled", self.count(Ending::Cancelled)),
-        ];
+        let mut lines = vec![line("placed", self.placed())];
+        // Nobody waited: nothing is known of how the orders ended.
+        if self.placed() > 0 && self.placed() == self.count(Ending::Placed) {
+            lines.push(line("refused", self.count(Ending::Refused)));
+            lines.extend(spread("time to answer", &self.answers));
+            return lines;
+        }
+        lines.push(line("completed", self.count(Ending::Completed)));
+        lines.push(line("cancelled", self.count(Ending::Cancelled)));
         let mut reasons: Vec<(&String, &u64)> = self.reasons.iter().collect();
         reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         lines.extend(reasons.iter().take(REASONS).map(|(reason, count)| format!("{:<15} {count:>7}  {reason}", "")));
@@ -67,11 +71,8 @@ impl Summary {
         }
         lines.push(line("refused", self.count(Ending::Refused)));
         lines.push(line("unfinished", self.count(Ending::Unfinished)));
-        for (name, times) in [("time to answer", &self.answers), ("time to end", &self.ends)] {
-            if let (Some(p50), Some(p99)) = (percentile(times, 50), percentile(times, 99)) {
-                lines.push(format!("{name:<15} p50 {p50:.1} ms, p99 {p99:.1} ms"));
-            }
-        }
+        lines.extend(spread("time to answer", &self.answers));
+        lines.extend(spread("time to end", &self.ends));
         lines
     }
 
@@ -95,6 +96,11 @@ impl Summary {
     fn placed(&self) -> u64 {
         self.counts.iter().filter(|(ending, _)| **ending != Ending::Refused).map(|(_, count)| count).sum()
     }
+}
+
+fn spread(name: &str, times: &[f64]) -> Option<String> {
+    let (p50, p99) = (percentile(times, 50)?, percentile(times, 99)?);
+    Some(format!("{name:<15} p50 {p50:.1} ms, p99 {p99:.1} ms"))
 }
 
 /// Nearest rank: the smallest value that `percent` of all values do not exceed.
