@@ -17,16 +17,16 @@ pub struct Product {
 pub const PRODUCTS: &[Product] = &[
     product("COFFEE-1KG", "Coffee beans, 1 kg", 1890),
     product("TEA-GREEN-250G", "Green tea, 250 g", 990),
-    product("MUG-BLUE", "Mug, blue", 1250),
+    product("MUG-BLUE", "Blue mug", 1250),
     product("GRINDER-HAND", "Hand grinder", 5900),
     product("FILTER-PAPER-100", "Filter papers, 100", 450),
     product("KETTLE-GOOSENECK", "Gooseneck kettle", 7400),
     product("SCALE-POCKET", "Pocket scale", 3200),
     product("FRENCH-PRESS-1L", "French press, 1 l", 3900),
-    product("ESPRESSO-CUP-SET", "Espresso cups, set of six", 2800),
+    product("ESPRESSO-CUP-SET", "Espresso cups, set of 4", 2800),
     product("MILK-FROTHER", "Milk frother", 2100),
     product("DESCALER-500ML", "Descaler, 500 ml", 790),
-    product("GIFT-CARD-RARE", "Gift card, collector's edition", 15000),
+    product("GIFT-CARD-RARE", "Collector gift card", 15000),
 ];
 
 /// The product called `sku`.
