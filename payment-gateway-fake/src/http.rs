@@ -78,7 +78,7 @@ async fn refund_charge(State(state): State<Charging>, Path(id): Path<String>) ->
     let refund = async move {
         state.sleep(delay).await?;
         let charge = state.shared.ledger.refund(&id, Timestamp::now())?;
-        tracing::info!(charge = %charge.id, key = %charge.idempotency_key, "refunded");
+        tracing::info!(key = %charge.idempotency_key, amount = %charge.amount, charge = %charge.id, "refunded");
         Ok(Json(charge))
     };
     let work = tokio::spawn(refund.in_current_span());
@@ -147,21 +147,21 @@ impl Charging {
         let ledger = &self.shared.ledger;
         // Tells a key that was used with another body before the new body has any consequence.
         ledger.find(key, request)?;
-        let minor = request.amount.minor;
+        let amount = &request.amount;
         match behaviour(&request.token) {
             Behaviour::Decline(code, detail) => {
                 ledger.decline(key, request)?;
-                tracing::info!(key, minor, code, "declined");
+                tracing::info!(key, %amount, code, "declined");
                 return Err(Problem::new(StatusCode::PAYMENT_REQUIRED, code, detail));
             }
             Behaviour::Flaky if self.fails_once_more(key) => {
-                tracing::info!(key, minor, "failed on purpose (tok_flaky)");
+                tracing::info!(key, %amount, "failed on purpose (tok_flaky)");
                 return Err(internal("the card network did not answer"));
             }
             Behaviour::Charge | Behaviour::Flaky | Behaviour::ChargeAndHang => {}
         }
         let charge = ledger.charge(key, request, Timestamp::now())?;
-        tracing::info!(charge = %charge.id, key, minor, "charged");
+        tracing::info!(key, %amount, charge = %charge.id, "charged");
         if behaviour(&request.token) == Behaviour::ChargeAndHang {
             self.sleep(HOLD).await?;
             return Err(Problem::new(

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     fs::{File, OpenOptions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
@@ -19,6 +20,13 @@ use serde::{Deserialize, Serialize};
 pub struct Amount {
     pub minor: i64,
     pub currency: String,
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let minor = self.minor.unsigned_abs();
+        write!(f, "{}.{:02} {}", minor / 100, minor % 100, self.currency)
+    }
 }
 
 /// What a caller wants charged.

@@ -182,12 +182,12 @@ impl EffectHandler for ChargeOrder {
                 outbox.publish(&PaymentSucceeded { order_id, payment_id, amount })?;
             }
             Answer::NotCharged { reason, unsettled_since } => {
-                tracing::info!(order = %order_id, "not charged: {reason}");
+                tracing::info!(order = %order_id, reason, "not charged");
                 payment.failed(&reason, unsettled_since, delivery.now);
                 outbox.publish(&PaymentFailed { order_id, reason })?;
             }
             Answer::GivenBack(Charge { id, amount, .. }) => {
-                tracing::info!(order = %order_id, %amount, charge = id, "refunded: {EXPIRED}");
+                tracing::info!(order = %order_id, %amount, charge = id, reason = EXPIRED, "refunded");
                 payment.refunded(id, amount, delivery.now);
                 outbox.publish(&PaymentFailed { order_id, reason: EXPIRED.to_owned() })?;
                 outbox.publish(&PaymentRefunded { order_id, payment_id, amount })?;
