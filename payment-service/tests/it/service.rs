@@ -61,7 +61,7 @@ impl Running {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_order_gets_its_answer() {
-    let (kafka, gateway, database) = (MockKafka::start(1), FakeGateway::start().await, TempDatabase::new());
+    let (kafka, gateway, database) = (MockKafka::start(1), FakeGateway::start().await, TempDatabase::any().await);
     let service = Running::start(&kafka.config(), &database, &gateway).await;
     let mut expected = BTreeMap::new();
     for (token, answer, attempt) in [
@@ -102,7 +102,7 @@ async fn every_order_gets_its_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_looked_up_says_why() {
-    let (kafka, gateway, database) = (MockKafka::start(1), FakeGateway::start().await, TempDatabase::new());
+    let (kafka, gateway, database) = (MockKafka::start(1), FakeGateway::start().await, TempDatabase::any().await);
     let service = Running::start(&kafka.config(), &database, &gateway).await;
     assert_eq!(service.get(&format!("/payments/{}", OrderId::new())).await.0, 404);
     assert_eq!(service.get("/payments/nonsense").await.0, 404);
@@ -116,7 +116,7 @@ async fn what_cannot_be_looked_up_says_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn duplicates_of_every_event_charge_and_refund_once() {
-    let (kafka, gateway, database) = (MockKafka::start(1), FakeGateway::start().await, TempDatabase::new());
+    let (kafka, gateway, database) = (MockKafka::start(1), FakeGateway::start().await, TempDatabase::any().await);
     let service = Running::start(&kafka.config(), &database, &gateway).await;
     let created = order("tok_visa");
     let cancelled = cancelled(&created);
@@ -142,7 +142,7 @@ async fn duplicates_of_every_event_charge_and_refund_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_the_gateway_uses_up_no_attempt() {
-    let (kafka, gateway, database) = (MockKafka::start(1), FakeGateway::start().await, TempDatabase::new());
+    let (kafka, gateway, database) = (MockKafka::start(1), FakeGateway::start().await, TempDatabase::any().await);
     let service = Running::start(&kafka.config(), &database, &gateway).await;
     gateway.faults(json!({"mode": "down"})).await;
     let expired = || OrderCreated { expires_at: Timestamp::now() - SignedDuration::from_secs(1), ..order("tok_visa") };
@@ -166,7 +166,7 @@ async fn an_outage_of_the_gateway_uses_up_no_attempt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_was_away_past_the_deadline_charges_nobody() {
-    let (kafka, gateway, database) = (MockKafka::start(1), FakeGateway::start().await, TempDatabase::new());
+    let (kafka, gateway, database) = (MockKafka::start(1), FakeGateway::start().await, TempDatabase::any().await);
     let orders: Vec<_> = (0..20)
         .map(|_| OrderCreated { expires_at: Timestamp::now() - SignedDuration::from_secs(1), ..order("tok_visa") })
         .collect();
@@ -182,7 +182,7 @@ async fn a_service_that_was_away_past_the_deadline_charges_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_goes_on_where_it_was() {
-    let (kafka, gateway, database) = (MockKafka::start(1), FakeGateway::start().await, TempDatabase::new());
+    let (kafka, gateway, database) = (MockKafka::start(1), FakeGateway::start().await, TempDatabase::any().await);
     gateway.faults(json!({"maxRps": 40})).await;
     let orders: Vec<_> = (0..120).map(|_| order("tok_visa")).collect();
     let service = Running::start(&kafka.config(), &database, &gateway).await;
@@ -199,7 +199,7 @@ async fn a_restart_goes_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cards_that_never_answer_do_not_hold_up_the_others() {
-    let (kafka, gateway, database) = (MockKafka::start(1), FakeGateway::start().await, TempDatabase::new());
+    let (kafka, gateway, database) = (MockKafka::start(1), FakeGateway::start().await, TempDatabase::any().await);
     let service = Running::start(&kafka.config(), &database, &gateway).await;
     let hanging: Vec<_> = (0..20).map(|_| order("tok_timeout")).collect();
     let prompt: Vec<_> = (0..100).map(|_| order("tok_visa")).collect();

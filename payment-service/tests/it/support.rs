@@ -96,9 +96,8 @@ pub struct Payments {
 
 impl Payments {
     pub async fn at(gateway_url: &str) -> Payments {
-        let files = TempDatabase::new();
-        let database = Database::connect_lazy(&files.url()).unwrap();
-        database.migrate(store::MIGRATIONS).await.unwrap();
+        let files = TempDatabase::any().await;
+        let database = files.migrated(store::MIGRATIONS).await;
         let gateway = Gateway::new(gateway_url, GATEWAY_TIMEOUT).unwrap();
         let skipped = Arc::new(Mutex::new(SignedDuration::ZERO));
         let clock = {
