@@ -155,7 +155,7 @@ impl Dispatcher {
             Route::Job { job, handler, retry } => {
                 let key = job.record.key.as_deref().map(Arc::from);
                 let bytes = job.record.size();
-                let offer = Offer { offset, key, bytes, handler, retry, payload: Arc::new(job) };
+                let offer = Offer { offset, key, bytes, handler, retry, payload: job };
                 self.scheduler.offer(partition, generation, offer);
             }
             Route::Skip { record, why } => {
@@ -172,7 +172,7 @@ impl Dispatcher {
     fn start_attempts(&mut self) {
         let now = self.now();
         self.scheduler.advance(now);
-        while let Some(Start { ticket, payload: job, task, attempt }) = self.scheduler.next() {
+        while let Some(Start { ticket, payload: job, task, attempt }) = self.scheduler.start_next() {
             let run = self.runner.clone().run(job.clone(), task, attempt).in_current_span();
             let abort = self.work.attempts.spawn(run);
             self.work.tickets.insert(abort.id(), ticket);

@@ -31,7 +31,7 @@ pub(super) enum Content {
 /// Where a record goes.
 pub(super) enum Route {
     /// To a handler. The number tells handlers apart, for their outages.
-    Job { job: Job, handler: usize, retry: RetryPolicy },
+    Job { job: Arc<Job>, handler: usize, retry: RetryPolicy },
     /// Nowhere.
     Skip { record: Record, why: &'static str },
 }
@@ -129,7 +129,8 @@ fn undecodable(record: Record, why: String) -> Route {
 }
 
 fn job(record: Record, content: Content, handler: usize, retry: RetryPolicy) -> Route {
-    Route::Job { job: Job { record, content, dead_lettered: AtomicBool::new(false) }, handler, retry }
+    let job = Arc::new(Job { record, content, dead_lettered: AtomicBool::new(false) });
+    Route::Job { job, handler, retry }
 }
 
 /// The failure of a record that no handler can be asked about.

@@ -110,10 +110,11 @@ impl Dependency {
         Some((now.saturating_sub(outage.since), held))
     }
 
-    pub(super) fn advance(&mut self, now: Duration) {
-        if let Some(outage) = &mut self.outage {
-            outage.due |= outage.probing.is_none() && outage.probe_at <= now;
-        }
+    /// Whether a probe is due.
+    pub(super) fn advance(&mut self, now: Duration) -> bool {
+        let Some(outage) = &mut self.outage else { return false };
+        outage.due |= outage.probing.is_none() && outage.probe_at <= now;
+        outage.due
     }
 
     /// When the next probe's pause ends, if somebody waits for that.

@@ -5,6 +5,8 @@
 //! outages, slow attempts, failing dead-letter writes, revokes with and without a complete drain, lost partitions,
 //! crashes, and repeated offsets.
 
+#![expect(clippy::print_stdout, reason = "how much was explored is part of the result")]
+
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

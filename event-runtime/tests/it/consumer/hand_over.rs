@@ -33,6 +33,7 @@ async fn revoke_drains_then_commits() {
     scene.script.wait_for(published).await;
     scene.wait_for_commit(published as i64).await;
     assert_eq!(scene.script.handled().len(), published, "nothing was handled twice");
+    assert_eq!(scene.script.begun.load(Ordering::SeqCst), published, "nothing was cut off");
     for key in 0..PARTITIONS {
         assert_eq!(scene.script.of_key(&format!("key-{key}")), rounds);
     }

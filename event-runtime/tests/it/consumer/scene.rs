@@ -63,6 +63,7 @@ pub struct Shared {
     handled: Mutex<Vec<(Note, u32, Instant)>>,
     exhausted: Mutex<Vec<String>>,
     pub effects: AtomicUsize,
+    pub begun: AtomicUsize,
     pub running: AtomicUsize,
     pub away: AtomicBool,
 }
@@ -77,6 +78,7 @@ impl std::ops::Deref for Script {
 
 impl Script {
     async fn play(&self, delivery: &Delivery<Note>) -> Result<(), HandlerError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
         self.running.fetch_add(1, Ordering::SeqCst);
         let outcome = self.act(delivery).await;
         self.running.fetch_sub(1, Ordering::SeqCst);

@@ -233,7 +233,7 @@ impl World {
 
     fn start_all(&mut self) {
         self.scheduler.advance(self.now);
-        while let Some(start) = self.scheduler.next() {
+        while let Some(start) = self.scheduler.start_next() {
             self.started(start);
         }
         self.check_nothing_waits_in_vain();
@@ -380,7 +380,7 @@ impl World {
     /// While one partition is drained the others go on, and nothing of it starts.
     fn start_others(&mut self, drained: &Partition) {
         self.scheduler.advance(self.now);
-        while let Some(start) = self.scheduler.next() {
+        while let Some(start) = self.scheduler.start_next() {
             assert_ne!(start.payload.partition, *drained, "a stopped partition starts nothing");
             self.started(start);
         }

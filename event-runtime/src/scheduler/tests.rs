@@ -1,0 +1,350 @@
+//! What the scheduler promises, a case at a time. tests/it/simulation.rs plays it at random.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Generation, InHand, Limits, Offer, Offered, Outcome, Partition, Scheduler, Start, State, Task, Ticket, Verdict,
+};
+use crate::{HandlerError, RetryPolicy};
+
+const RETRY: RetryPolicy = RetryPolicy::limited(1).backoff(ms(100), ms(1000));
+
+#[test]
+fn records_of_one_key_run_one_after_the_other_and_keys_side_by_side() {
+    let mut bench = Bench::new(8);
+    bench.offer_all(&[(0, "a"), (1, "a"), (2, "b")]);
+    assert_eq!(bench.start_all(), [0, 2]);
+    bench.handled(0);
+    assert_eq!(bench.start_all(), [1]);
+}
+
+#[test]
+fn records_without_a_key_hold_nobody_up() {
+    let mut bench = Bench::new(8);
+    bench.offer_all(&[(0, ""), (1, ""), (2, "")]);
+    assert_eq!(bench.start_all(), [0, 1, 2]);
+}
+
+#[test]
+fn no_more_run_than_allowed() {
+    let mut bench = Bench::new(2);
+    bench.offer_all(&[(0, "a"), (1, "b"), (2, "c")]);
+    assert_eq!(bench.start_all(), [0, 1]);
+    bench.handled(1);
+    assert_eq!(bench.start_all(), [2]);
+}
+
+#[test]
+fn partitions_take_turns() {
+    let mut bench = Bench::new(2);
+    bench.scheduler.assign(partition(1), 1);
+    bench.offer_all(&[(0, "a"), (1, "b"), (2, "c")]);
+    bench.scheduler.offer(&partition(1), 1, offer(70, "z"));
+    assert_eq!(bench.start_all(), [0, 70]);
+}
+
+#[test]
+fn the_watermark_stops_at_the_first_unhandled_record() {
+    let mut bench = Bench::new(8);
+    bench.offer_all(&[(5, "a"), (6, "b"), (9, "c")]);
+    bench.start_all();
+    assert_eq!(bench.watermarks(), NONE);
+    bench.handled(6);
+    bench.handled(9);
+    assert_eq!(bench.watermarks(), NONE);
+    bench.handled(5);
+    assert_eq!(bench.watermarks(), [10]);
+    assert_eq!(bench.watermarks(), NONE, "it is told once");
+}
+
+#[test]
+fn skipped_records_move_the_watermark() {
+    let mut bench = Bench::new(8);
+    assert_eq!(bench.scheduler.skip(&partition(0), 1, 3), Offered::Queued);
+    assert_eq!(bench.watermarks(), [4]);
+}
+
+#[test]
+fn offsets_that_come_again_are_ignored() {
+    let mut bench = Bench::new(8);
+    assert_eq!(bench.offer(4, "a"), Offered::Queued);
+    assert_eq!(bench.offer(4, "a"), Offered::Repeated);
+    assert_eq!(bench.offer(3, "a"), Offered::Repeated);
+    assert_eq!(bench.start_all(), [4]);
+    bench.handled(4);
+    assert_eq!(bench.start_all(), NONE);
+}
+
+#[test]
+fn a_retry_waits_with_its_key_and_lets_the_others_go() {
+    let mut bench = Bench::new(8);
+    bench.offer_all(&[(0, "a"), (1, "a"), (2, "b")]);
+    bench.start_all();
+    assert_eq!(bench.fail(0, HandlerError::retry("no")), Verdict::Retry { pause: ms(50) });
+    bench.handled(2);
+    bench.offer(3, "b");
+    assert_eq!(bench.start_all(), [3]);
+    assert_eq!(bench.scheduler.next_timer(), Some(ms(50)));
+    bench.now = ms(49);
+    assert_eq!(bench.start_all(), NONE);
+    bench.now = ms(50);
+    assert_eq!(bench.start_all(), [0]);
+    assert_eq!(bench.started(0).attempt, 2);
+}
+
+#[test]
+fn after_the_last_attempt_and_after_a_rejection_comes_the_dead_letter() {
+    let mut bench = Bench::new(8);
+    bench.offer_all(&[(0, "a"), (1, "b")]);
+    bench.start_all();
+    assert_eq!(bench.fail(1, HandlerError::reject("bad")), Verdict::Bury);
+    bench.fail(0, HandlerError::retry("no"));
+    bench.now = ms(500);
+    bench.start_all();
+    assert!(matches!(bench.started(1).task, Task::Bury(_)));
+    assert!(matches!(bench.started(0).task, Task::Handle { last_attempt: true }));
+    assert_eq!(bench.fail(0, HandlerError::retry("no")), Verdict::Bury);
+    bench.start_all();
+    assert!(matches!(&bench.started(0).task, Task::Bury(error) if error.source_error().to_string() == "no"));
+}
+
+#[test]
+fn a_dead_letter_that_cannot_be_written_holds_its_key_and_the_watermark() {
+    let mut bench = Bench::new(8);
+    bench.offer_all(&[(0, "a"), (1, "a")]);
+    bench.start_all();
+    bench.fail(0, HandlerError::reject("bad"));
+    bench.start_all();
+    assert!(matches!(bench.finish(0, Outcome::BuryFailed), Verdict::Retry { .. }));
+    assert_eq!(bench.start_all(), NONE);
+    bench.now = Duration::from_secs(60);
+    assert_eq!(bench.start_all(), [0]);
+    assert_eq!(bench.watermarks(), NONE);
+    bench.finish(0, Outcome::Buried);
+    assert_eq!(bench.watermarks(), [1]);
+    assert_eq!(bench.start_all(), [1]);
+}
+
+#[test]
+fn an_outage_holds_one_handler_probes_one_at_a_time_and_rotates() {
+    let mut bench = Bench::new(8);
+    bench.offer_all(&[(0, "a"), (1, "b"), (2, "c")]);
+    bench.scheduler.offer(&partition(0), 1, Offer { handler: 9, ..offer(3, "d") });
+    bench.start_all();
+    assert_eq!(bench.unavailable(0), Verdict::Unavailable { began: true });
+    assert_eq!(bench.unavailable(1), Verdict::Unavailable { began: false });
+    assert_eq!(bench.unavailable(2), Verdict::Unavailable { began: false });
+    bench.handled(3);
+    bench.scheduler.offer(&partition(0), 1, Offer { handler: 9, ..offer(4, "d") });
+    assert_eq!(bench.start_all(), [4], "another handler is not concerned");
+    bench.now = ms(100);
+    assert_eq!(bench.start_all(), [0]);
+    bench.unavailable(0);
+    bench.now = ms(299);
+    assert_eq!(bench.start_all(), NONE, "the pause between probes doubles");
+    bench.now = ms(300);
+    assert_eq!(bench.start_all(), [1]);
+    assert_eq!(bench.started(1).attempt, 1, "no attempt was used up");
+    assert_eq!(bench.finish(1, HANDLED), Verdict::Handled { outage_ended: Some(ms(300)) });
+    assert_eq!(bench.start_all(), [2, 0]);
+}
+
+#[test]
+fn a_duplicate_does_not_end_an_outage() {
+    let mut bench = Bench::new(8);
+    bench.offer_all(&[(0, "a"), (1, "b")]);
+    bench.start_all();
+    bench.unavailable(0);
+    bench.unavailable(1);
+    bench.now = ms(100);
+    bench.start_all();
+    let duplicate = Outcome::Handled { proves_dependency: false };
+    assert_eq!(bench.finish(0, duplicate), Verdict::Handled { outage_ended: None });
+    assert_eq!(bench.start_all(), [1], "the next one probes at once");
+}
+
+#[test]
+fn a_record_that_is_unavailable_while_others_pass_uses_up_its_attempts() {
+    let mut bench = Bench::new(8);
+    bench.offer_all(&[(0, "bad"), (1, "good")]);
+    bench.start_all();
+    bench.unavailable(0);
+    bench.now = ms(100);
+    bench.offer(2, "good");
+    bench.handled(1);
+    // Success of what had started before the outage proves nothing.
+    assert_eq!(bench.start_all(), [2], "who has not met the outage probes first");
+    bench.handled(2);
+    assert_eq!(bench.start_all(), [0]);
+    assert!(matches!(bench.unavailable(0), Verdict::Retry { .. }));
+    bench.now = ms(1000);
+    bench.offer(3, "good");
+    assert_eq!(bench.start_all(), [3, 0]);
+    assert_eq!(bench.started(0).attempt, 2);
+    bench.handled(3);
+    assert_eq!(bench.unavailable(0), Verdict::Bury);
+}
+
+#[test]
+fn a_stopped_partition_starts_nothing_and_its_removal_says_what_to_commit() {
+    let mut bench = Bench::new(8);
+    bench.offer_all(&[(0, "a"), (1, "a"), (2, "b")]);
+    bench.start_all();
+    bench.scheduler.stop(&partition(0));
+    bench.handled(0);
+    assert_eq!(bench.start_all(), NONE);
+    assert_eq!(bench.offer(3, "c"), Offered::NotAssigned);
+    assert_eq!(bench.scheduler.running_for(&partition(0)).count(), 1);
+    bench.handled(2);
+    assert_eq!(bench.scheduler.remove(&partition(0)), Some(1));
+}
+
+#[test]
+fn results_of_an_older_generation_count_for_nothing_and_hold_their_key() {
+    let mut bench = Bench::new(8);
+    bench.offer_all(&[(0, "a")]);
+    bench.start_all();
+    let old = bench.started(0).ticket;
+    bench.scheduler.remove(&partition(0));
+    bench.scheduler.assign(partition(0), 2);
+    bench.generation = 2;
+    bench.offer_all(&[(0, "a"), (1, "b")]);
+    assert_eq!(bench.start_all(), [1], "the key's old attempt runs on");
+    assert_eq!(bench.scheduler.finish(old, HANDLED, bench.now, 0.0), Verdict::Stale);
+    bench.handled(1);
+    assert_eq!(bench.watermarks(), NONE);
+    assert_eq!(bench.start_all(), [0]);
+}
+
+#[test]
+fn a_partition_is_paused_at_its_share_and_resumed_at_half_of_it() {
+    let limits = Limits { concurrency: 8, records: 8, bytes: 1000 };
+    let mut bench = Bench::with(limits);
+    bench.scheduler.assign(partition(1), 1);
+    bench.offer_all(&[(0, "a"), (1, "b"), (2, "c")]);
+    assert_eq!(bench.pauses(), NO_CHANGE);
+    bench.offer(3, "d");
+    assert_eq!(bench.pauses(), [(0, true)], "its share is four");
+    bench.start_all();
+    bench.handled(0);
+    assert_eq!(bench.pauses(), NO_CHANGE);
+    bench.handled(1);
+    assert_eq!(bench.pauses(), [(0, false)]);
+}
+
+#[test]
+fn bytes_are_budgeted_too() {
+    let mut bench = Bench::with(Limits { concurrency: 8, records: 100, bytes: 25 });
+    bench.offer_all(&[(0, "a"), (1, "b")]);
+    assert_eq!(bench.pauses(), NO_CHANGE);
+    bench.offer(2, "c");
+    assert_eq!(bench.pauses(), [(0, true)]);
+}
+
+#[test]
+fn a_key_can_be_inspected() {
+    let mut bench = Bench::new(8);
+    bench.offer_all(&[(0, "a"), (1, "a"), (2, "b")]);
+    bench.start_all();
+    bench.fail(0, HandlerError::retry("no"));
+    let in_hand = bench.scheduler.inspect(b"a");
+    let [InHand { attempt: 2, state: State::Waiting(until), last_error: Some(error), .. }, second] = &in_hand[..]
+    else {
+        panic!("{in_hand:?}")
+    };
+    assert_eq!((*until, error.source_error().to_string()), (ms(50), "no".to_owned()));
+    assert_eq!((second.payload, second.attempt, second.state), (1, 1, State::Queued));
+}
+
+/// No offsets.
+const NONE: [i64; 0] = [];
+const NO_CHANGE: [(i32, bool); 0] = [];
+const HANDLED: Outcome = Outcome::Handled { proves_dependency: true };
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+fn partition(number: i32) -> Partition {
+    Partition { topic: "t".into(), number }
+}
+
+/// An empty key is none.
+fn offer(offset: i64, key: &str) -> Offer<i64> {
+    let key = (!key.is_empty()).then(|| Arc::from(key.as_bytes()));
+    Offer { offset, key, bytes: 10, handler: 0, retry: RETRY, payload: offset }
+}
+
+/// A scheduler with partition 0 assigned, and the attempts it started, by offset.
+struct Bench {
+    scheduler: Scheduler<i64>,
+    generation: Generation,
+    now: Duration,
+    started: Vec<Start<i64>>,
+}
+
+impl Bench {
+    fn new(concurrency: usize) -> Bench {
+        Bench::with(Limits { concurrency, records: 1000, bytes: 100_000 })
+    }
+
+    fn with(limits: Limits) -> Bench {
+        let mut scheduler = Scheduler::new(limits);
+        scheduler.assign(partition(0), 1);
+        Bench { scheduler, generation: 1, now: Duration::ZERO, started: Vec::new() }
+    }
+
+    fn offer(&mut self, offset: i64, key: &str) -> Offered {
+        self.scheduler.offer(&partition(0), self.generation, offer(offset, key))
+    }
+
+    fn offer_all(&mut self, records: &[(i64, &str)]) {
+        for (offset, key) in records {
+            assert_eq!(self.offer(*offset, key), Offered::Queued);
+        }
+    }
+
+    /// The offsets of what starts now.
+    fn start_all(&mut self) -> Vec<i64> {
+        self.scheduler.advance(self.now);
+        let mut offsets = Vec::new();
+        while let Some(start) = self.scheduler.start_next() {
+            offsets.push(start.payload);
+            self.started.push(start);
+        }
+        offsets
+    }
+
+    /// The last attempt that was started at this offset.
+    fn started(&self, offset: i64) -> &Start<i64> {
+        self.started.iter().rfind(|start| start.payload == offset).expect("it was started")
+    }
+
+    fn ticket(&self, offset: i64) -> Ticket {
+        self.started(offset).ticket
+    }
+
+    fn finish(&mut self, offset: i64, outcome: Outcome) -> Verdict {
+        self.scheduler.finish(self.ticket(offset), outcome, self.now, 0.0)
+    }
+
+    fn handled(&mut self, offset: i64) {
+        self.finish(offset, HANDLED);
+    }
+
+    fn fail(&mut self, offset: i64, error: HandlerError) -> Verdict {
+        self.finish(offset, Outcome::Failed(error))
+    }
+
+    fn unavailable(&mut self, offset: i64) -> Verdict {
+        self.fail(offset, HandlerError::unavailable("away"))
+    }
+
+    fn watermarks(&mut self) -> Vec<i64> {
+        self.scheduler.new_watermarks().into_iter().map(|(_, _, offset)| offset).collect()
+    }
+
+    fn pauses(&mut self) -> Vec<(i32, bool)> {
+        self.scheduler.pause_changes().into_iter().map(|(partition, _, pause)| (partition.number, pause)).collect()
+    }
+}
