@@ -141,7 +141,7 @@ impl Database {
                 Err(_) => format!("no answer within {PATIENCE:?}"),
             };
             waited = true;
-            tracing::warn!(database = self.place(), error, "waiting for the database");
+            tracing::warn!(database = self.place(), error, "waiting for the database; ready when it comes");
             sleep(PATIENCE.saturating_sub(began.elapsed())).await;
         }
     }

@@ -220,6 +220,8 @@ impl ClientContext for QuietContext {
         match level {
             // Settings for consumers, given to all clients with -X.
             RDKafkaLogLevel::Warning if facility == "CONFWARN" => tracing::debug!("{message}"),
+            // A broker that cannot be reached: a line of ours says so, in words, and whose.
+            RDKafkaLogLevel::Error if facility == "FAIL" => tracing::debug!("{message}"),
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
                 tracing::warn!("{facility}: {message}");
             }

@@ -13,7 +13,7 @@ use std::{io::IsTerminal, time::Duration};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::Dispatch;
-use tracing_subscriber::{EnvFilter, Layer, filter::FilterFn, layer::SubscriberExt};
+use tracing_subscriber::{Layer, filter::FilterFn, layer::SubscriberExt};
 
 use crate::config::{LogFormat, TelemetryConfig};
 use lines::{Lines, LogFilter};
@@ -90,9 +90,6 @@ pub struct Telemetry {
     provider: SdkTracerProvider,
 }
 
-/// What is noise at `info`, whoever runs us.
-const QUIET: &[&str] = &["sqlx=warn", "rdkafka=warn", "hyper=warn", "hyper_util=warn", "reqwest=warn", "h2=warn"];
-
 /// Starts logs and traces for this process. Call it once, inside the runtime.
 ///
 /// # Errors
@@ -155,15 +152,10 @@ where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     let given = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
-    let filter = match given {
-        Some(given) => EnvFilter::try_new(given)?,
-        None => {
-            let default = options.default_filter.as_deref().unwrap_or("info");
-            EnvFilter::try_new([&[default], QUIET].concat().join(","))?
-        }
-    };
+    let filter = given.as_deref().or(options.default_filter.as_deref()).unwrap_or("info");
+    let filter = LogFilter::new(filter)?;
     let colour = options.format == LogFormat::Text && is_terminal(options.output) && wants_colour();
-    Ok(Lines::new(options.format, options.output, colour).with_filter(LogFilter(filter)))
+    Ok(Lines::new(options.format, options.output, colour).with_filter(filter))
 }
 
 fn is_terminal(output: LogOutput) -> bool {

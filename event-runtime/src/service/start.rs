@@ -98,7 +98,7 @@ impl Start<'_> {
             match self.database.migrate(migrations).await {
                 // It went away again in between.
                 Err(MigrateError::Database(source) | MigrateError::Step { source, .. }) if is_unavailable(&source) => {
-                    tracing::warn!(database = place, error = %Chain(&source), "waiting for the database");
+                    tracing::warn!(database = place, error = %Chain(&source), "waiting for the database; ready when it comes");
                     tokio::time::sleep(PAUSE).await;
                 }
                 outcome => return outcome.with_context(|| format!("the database at {place} cannot be used")),

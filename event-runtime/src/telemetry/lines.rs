@@ -26,6 +26,7 @@ use tracing::{
 };
 use tracing_subscriber::{
     EnvFilter, Layer,
+    filter::ParseError,
     layer::{Context, Filter},
     registry::LookupSpan,
 };
@@ -36,36 +37,54 @@ use crate::config::LogFormat;
 /// The span around everything a service does. It only carries the service's name and is no part of any trace.
 pub(crate) const SERVICE_SPAN: &str = "service";
 
-/// Filters events by `RUST_LOG`, and keeps the spans from `info` up even where their events are filtered out: a warning
-/// without its order and service would help nobody.
-pub(super) struct LogFilter(pub(super) EnvFilter);
+/// Filters events by what `RUST_LOG` says, and keeps the spans from `info` up even where their events are filtered out: a
+/// warning without its order and service would help nobody.
+pub(super) struct LogFilter {
+    directives: EnvFilter,
+    /// Libraries below us that are heard from warnings up, unless the directives name them.
+    quiet: Vec<&'static str>,
+}
+
+const QUIET: &[&str] = &["sqlx", "rdkafka", "hyper", "reqwest", "h2", "tower", "opentelemetry"];
+
+impl LogFilter {
+    pub(super) fn new(directives: &str) -> Result<LogFilter, ParseError> {
+        let quiet = QUIET.iter().copied().filter(|library| !directives.contains(library)).collect();
+        Ok(LogFilter { directives: EnvFilter::try_new(directives)?, quiet })
+    }
+
+    fn is_noise(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() > Level::WARN && self.quiet.iter().any(|library| metadata.target().starts_with(library))
+    }
+}
 
 impl<S> Filter<S> for LogFilter
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
-        (metadata.is_span() && *metadata.level() <= Level::INFO) || Filter::enabled(&self.0, metadata, context)
+        let lends_fields = metadata.is_span() && *metadata.level() <= Level::INFO;
+        !self.is_noise(metadata) && (lends_fields || Filter::enabled(&self.directives, metadata, context))
     }
 
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: Context<'_, S>) {
-        Filter::on_new_span(&self.0, attributes, id, context);
+        Filter::on_new_span(&self.directives, attributes, id, context);
     }
 
     fn on_record(&self, id: &span::Id, values: &span::Record<'_>, context: Context<'_, S>) {
-        Filter::on_record(&self.0, id, values, context);
+        Filter::on_record(&self.directives, id, values, context);
     }
 
     fn on_enter(&self, id: &span::Id, context: Context<'_, S>) {
-        Filter::on_enter(&self.0, id, context);
+        Filter::on_enter(&self.directives, id, context);
     }
 
     fn on_exit(&self, id: &span::Id, context: Context<'_, S>) {
-        Filter::on_exit(&self.0, id, context);
+        Filter::on_exit(&self.directives, id, context);
     }
 
     fn on_close(&self, id: span::Id, context: Context<'_, S>) {
-        Filter::on_close(&self.0, id, context);
+        Filter::on_close(&self.directives, id, context);
     }
 }
 

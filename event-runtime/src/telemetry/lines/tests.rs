@@ -24,7 +24,7 @@ fn written(format: LogFormat, colour: bool, filter: &str, log: impl FnOnce()) ->
         write: lines.clone(),
         now: || "2026-11-21T09:15:07.0425Z".parse().unwrap(),
     };
-    let filter = LogFilter(EnvFilter::new(filter));
+    let filter = LogFilter::new(filter).unwrap();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer.with_filter(filter)), log);
     lines.0.lock().unwrap().clone()
 }
@@ -148,4 +148,15 @@ fn an_error_is_shown_with_its_causes() {
     let outer = crate::HandlerError::retry(inner);
     let line = text(|| tracing::warn!(error = &outer as &dyn std::error::Error, "attempt failed"));
     assert!(line.ends_with("error=\"the record could not be handled this time: connection refused\"\n"), "{line}");
+}
+
+#[test]
+fn libraries_are_heard_from_warnings_up_unless_they_are_named() {
+    let log = || {
+        tracing::info!(target: "sqlx::pool", "slow");
+        tracing::warn!(target: "sqlx::pool", "lost");
+    };
+    assert_eq!(written(LogFormat::Text, false, "debug", log).lines().count(), 1);
+    assert_eq!(written(LogFormat::Text, false, "info,sqlx=debug", log).lines().count(), 2);
+    assert_eq!(written(LogFormat::Text, false, "off", log).lines().count(), 0);
 }
