@@ -46,10 +46,8 @@ pub fn run(args: &WatchArgs) -> anyhow::Result<u8> {
 /// The topics of the order system that exist, with the dead letters.
 fn declared_topics(existing: &std::collections::BTreeMap<String, i32>) -> anyhow::Result<Vec<String>> {
     let events = topics::TOPICS.iter().map(|topic| topic.name.to_owned());
-    let dead_letters = topics::GROUPS
-        .iter()
-        .flat_map(|group| group.topics.iter().map(|topic| topics::dead_letter_topic(topic.name, group.name)));
-    let found: Vec<String> = events.chain(dead_letters).filter(|name| existing.contains_key(name)).collect();
+    let found: Vec<String> =
+        events.chain(topics::dead_letter_topics()).filter(|name| existing.contains_key(name)).collect();
     anyhow::ensure!(
         !found.is_empty(),
         "this Kafka has none of the order system's topics; the services create them at their start, and so does \
