@@ -64,3 +64,32 @@ impl Default for RetryPolicy {
         RetryPolicy::limited(3)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::RetryPolicy;
+
+    const fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_half_of_each_is_jitter() {
+        let policy = RetryPolicy::limited(9).backoff(ms(100), ms(1000));
+        let cases = [(1, 50, 100), (2, 100, 200), (4, 400, 800), (5, 500, 1000), (u32::MAX, 500, 1000)];
+        for (attempt, shortest, longest) in cases {
+            assert_eq!(policy.pause_after(attempt, 0.0), ms(shortest), "after attempt {attempt}");
+            assert_eq!(policy.pause_after(attempt, 1.0), ms(longest), "after attempt {attempt}");
+        }
+    }
+
+    #[test]
+    fn the_last_attempt_follows_the_last_retry() {
+        assert!(RetryPolicy::limited(0).is_last(1));
+        assert!(!RetryPolicy::limited(3).is_last(3));
+        assert!(RetryPolicy::limited(3).is_last(4));
+        assert!(!RetryPolicy::unlimited().is_last(u32::MAX));
+    }
+}

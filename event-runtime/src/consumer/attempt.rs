@@ -214,3 +214,66 @@ fn is_contention(error: &HandlerError) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{borrow::Cow, error::Error, fmt};
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::is_contention;
+    use crate::HandlerError;
+
+    #[derive(Debug)]
+    struct Refusal(&'static str);
+
+    impl fmt::Display for Refusal {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Refusal {}
+
+    impl DatabaseError for Refusal {
+        fn message(&self) -> &str {
+            self.0
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+
+        fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    /// A service's own error around the database's.
+    #[derive(Debug, thiserror::Error)]
+    #[error("order 7 cannot be stored")]
+    struct Wrapped(#[source] sqlx::Error);
+
+    #[test]
+    fn a_lost_race_between_transactions_is_told_from_other_failures() {
+        let refused = |code| sqlx::Error::Database(Box::new(Refusal(code)));
+        for code in ["40P01", "40001", "5", "517"] {
+            assert!(is_contention(&HandlerError::from(refused(code))), "{code}");
+            assert!(is_contention(&HandlerError::retry(Wrapped(refused(code)))), "{code}, wrapped");
+        }
+        assert!(!is_contention(&HandlerError::from(refused("23505"))));
+        assert!(!is_contention(&HandlerError::retry("5")));
+    }
+}

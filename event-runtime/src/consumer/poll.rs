@@ -157,6 +157,10 @@ impl Polling<'_> {
         let mut committed_at = Instant::now();
         loop {
             self.poller.pulse.beat();
+            // A dispatcher that is gone without a word has failed: a consumer that handles nothing must not look alive.
+            if self.context().incoming.is_closed() {
+                self.poller.commands.close();
+            }
             let wishes = self.poller.commands.take();
             let close = wishes.close;
             let paused = self.apply(wishes);
@@ -172,10 +176,8 @@ impl Polling<'_> {
                 Ok(records) if records.is_empty() => {}
                 Ok(records) => {
                     self.errors.over(self.context().group);
-                    // A dispatcher that is gone has told us to close, or has failed: close either way.
-                    if self.context().incoming.blocking_send(Incoming::Records(records)).is_err() {
-                        self.poller.commands.close();
-                    }
+                    // An error means that the dispatcher is gone, which the next round finds out.
+                    self.context().incoming.blocking_send(Incoming::Records(records)).ok();
                 }
                 Err(KafkaError::MessageConsumptionFatal(code)) => {
                     tracing::error!(group = self.context().group, error = %code, "the Kafka client failed for good");
