@@ -42,7 +42,7 @@ async fn a_gateway_outage_uses_up_no_attempts() {
     // Longer than all retries of a failing record would take.
     eventually(SOON, "payment that waits", async || {
         let log = stack.logs();
-        if log.contains("unavailable") { Ok(()) } else { Err("no word of an outage") }
+        if log.contains("outage: pausing") { Ok(()) } else { Err("no word of an outage") }
     })
     .await;
     stack.revive_gateway(away).await.unwrap();
