@@ -67,23 +67,24 @@ impl Process {
         joined(&self.log)
     }
 
-    /// Ends it as a crash would: SIGKILL.
+    /// Ends it as a crash would: SIGKILL. Returns its log.
     ///
     /// # Errors
     /// When the process cannot be waited for.
-    pub async fn kill(mut self) -> anyhow::Result<()> {
-        self.child.kill().await.with_context(|| format!("{} cannot be killed", self.name))
+    pub async fn kill(mut self) -> anyhow::Result<String> {
+        self.child.kill().await.with_context(|| format!("{} cannot be killed", self.name))?;
+        Ok(self.log())
     }
 
-    /// Ends it as an operator would: SIGTERM, then waits for the drain.
+    /// Ends it as an operator would: SIGTERM, then waits for the drain. Returns its log.
     ///
     /// # Errors
     /// When it does not end within 30 s, or not with success; the error shows its log.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
+    pub async fn stop(mut self) -> anyhow::Result<String> {
         let pid = self.child.id().context("the process has ended")?;
         Command::new("kill").arg("-TERM").arg(pid.to_string()).status().await?;
         match timeout(Duration::from_secs(30), self.child.wait()).await {
-            Ok(status) if status.as_ref().is_ok_and(std::process::ExitStatus::success) => Ok(()),
+            Ok(status) if status.as_ref().is_ok_and(std::process::ExitStatus::success) => Ok(self.log()),
             other => bail!("{} ended with {other:?}; its log:\n{}", self.name, self.log()),
         }
     }

@@ -34,6 +34,8 @@ pub struct Stack {
     gateway: Option<Process>,
     services: BTreeMap<&'static str, Vec<Process>>,
     http: reqwest::Client,
+    /// The logs of processes that the test has ended.
+    ended: Vec<String>,
 }
 
 /// Stock of one sku, as inventory-service counts it.
@@ -78,6 +80,7 @@ impl StackBuilder {
             gateway: None,
             services: BTreeMap::new(),
             http: reqwest::Client::new(),
+            ended: Vec::new(),
         };
         stack.start_gateway("127.0.0.1:0").await?;
         for service in SERVICES {
@@ -158,7 +161,9 @@ impl Stack {
     /// # Errors
     /// When there is none.
     pub async fn kill(&mut self, service: &'static str) -> anyhow::Result<()> {
-        self.take(service)?.kill().await
+        let log = self.take(service)?.kill().await?;
+        self.ended.push(format!("--- {service}, killed\n{log}"));
+        Ok(())
     }
 
     /// Ends the first instance of `service` with SIGTERM and waits until it has drained.
@@ -166,7 +171,9 @@ impl Stack {
     /// # Errors
     /// When there is none, or it does not end cleanly.
     pub async fn stop(&mut self, service: &'static str) -> anyhow::Result<()> {
-        self.take(service)?.stop().await
+        let log = self.take(service)?.stop().await?;
+        self.ended.push(format!("--- {service}, stopped\n{log}"));
+        Ok(())
     }
 
     /// Kills the gateway, and starts it again at the same address with the same ledger when asked to.
@@ -283,7 +290,7 @@ impl Stack {
     /// The logs of all services, for a failed test.
     pub fn logs(&self) -> String {
         let logs = self.services.values().flatten().map(|process| format!("--- {}\n{}", process.name(), process.log()));
-        logs.collect::<Vec<_>>().join("\n")
+        self.ended.iter().cloned().chain(logs).collect::<Vec<_>>().join("\n")
     }
 
     async fn start_gateway(&mut self, address: &str) -> anyhow::Result<()> {
@@ -315,7 +322,8 @@ pub struct GatewayAway {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        // A test that passes shows its processes' logs on demand.
+        if std::thread::panicking() || std::env::var_os("E2E_LOGS").is_some() {
             eprintln!("{}", self.logs());
         }
     }
