@@ -1,0 +1,4 @@
+//! The stack, whole.
+
+mod operations;
+mod stack;

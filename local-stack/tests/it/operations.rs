@@ -1,0 +1,76 @@
+//! docs/OPERATIONS.md says what is so.
+
+use std::{collections::BTreeSet, path::Path};
+
+use clap::{Args, Command};
+use local_stack::{Folder, Stack, StackOptions};
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The names in backquotes in the first cells of the table under `heading`.
+fn documented(heading: &str) -> BTreeSet<String> {
+    let text = read("docs/OPERATIONS.md");
+    let section = text.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("no section {heading}"));
+    let rows = section.split("\n## ").next().unwrap_or_default().lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.flat_map(|row| row.split('|').next().unwrap_or_default().split(", `"))
+        .filter_map(|name| name.split('`').next().map(str::to_owned))
+        .collect()
+}
+
+fn variables<C: Args>() -> BTreeSet<String> {
+    let command = C::augment_args(Command::new("service"));
+    command.get_arguments().filter_map(|argument| argument.get_env()?.to_str().map(str::to_owned)).collect()
+}
+
+#[test]
+fn every_setting_is_documented() {
+    let mut known = BTreeSet::from(["RUST_LOG".to_owned()]);
+    known.extend(variables::<order_service::Config>());
+    known.extend(variables::<payment_service::Config>());
+    known.extend(variables::<inventory_service::Config>());
+    known.extend(variables::<email_service::Config>());
+    known.extend(variables::<payment_gateway_fake::Config>());
+    assert_eq!(documented("Settings"), known);
+}
+
+#[test]
+fn every_alert_is_documented() {
+    let alerts = read("ops/alerts.yml");
+    let known: BTreeSet<_> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert_eq!(documented("Alerts and what to do"), known.into_iter().map(str::to_owned).collect());
+}
+
+#[tokio::test]
+async fn every_metric_is_documented() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = Folder::claim(temporary.path()).unwrap();
+    let stack = Stack::start(&folder, &StackOptions { order_port: 0, brokers: 1 }).await.unwrap();
+    let mut known = BTreeSet::new();
+    for (service, url) in &stack.addresses().services {
+        if *service == "payment-gateway-fake" {
+            continue;
+        }
+        let text = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            // Prometheus reads a counter under its name with `_total`.
+            known.insert(if kind == "counter" { format!("{name}_total") } else { name.to_owned() });
+        }
+    }
+    stack.stop().await.unwrap();
+
+    let documented = documented("Metrics");
+    let missing: Vec<_> = known.difference(&documented).collect();
+    assert!(missing.is_empty(), "docs/OPERATIONS.md lacks {missing:?}");
+    // A family without a sample is not shown, so what is documented is looked for in the source.
+    let source = ["consumer/metrics.rs", "outbox/metrics.rs", "http/layers.rs"]
+        .map(|file| read(&format!("event-runtime/src/{file}")))
+        .concat();
+    for name in documented {
+        let bare = name.trim_end_matches("_total").trim_start_matches("consumer_");
+        assert!(source.contains(&format!("\"{bare}\"")), "docs/OPERATIONS.md has {name}, which nobody counts");
+    }
+}
