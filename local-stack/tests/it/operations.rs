@@ -71,6 +71,9 @@ async fn every_metric_is_documented() {
         .concat();
     for name in documented {
         let bare = name.trim_end_matches("_total").trim_start_matches("consumer_");
-        assert!(source.contains(&format!("\"{bare}\"")), "docs/OPERATIONS.md has {name}, which nobody counts");
+        // A unit is registered apart from its name.
+        let counted =
+            [bare, bare.trim_end_matches("_seconds")].iter().any(|name| source.contains(&format!("\"{name}\"")));
+        assert!(counted, "docs/OPERATIONS.md has {name}, which nobody counts");
     }
 }
