@@ -1,4 +1,4 @@
-//! What order-service does on each event: every handler names what happened and leaves the rest to [`advance`].
+//! What order-service does on each event: every handler names what happened and leaves the rest to `advance`.
 
 mod dead_letter;
 mod mail_sent;

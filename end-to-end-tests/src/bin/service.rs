@@ -8,6 +8,7 @@ use event_runtime::{
 };
 
 #[derive(Parser)]
+#[expect(clippy::enum_variant_names, reason = "the variants are named like the binaries they stand for")]
 enum Service {
     OrderService(order_service::Config),
     PaymentService(payment_service::Config),

@@ -1,4 +1,5 @@
 //! The order system, end to end. Embedded by default; on real servers where `TEST_DATABASE_URL` is set.
+#![expect(clippy::unwrap_used, reason = "outside of test functions clippy does not know a test")]
 
 mod away;
 mod duplicates;

@@ -74,7 +74,7 @@ pub enum Offered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub(super) u64);
 
-/// An attempt to be run now. Every start must be answered by one [`Scheduler::finish`].
+/// An attempt to be run now. Every start must be answered by one [`Scheduler::finish`](super::Scheduler::finish).
 #[derive(Clone, Debug)]
 pub struct Start<T> {
     /// Names the attempt.
@@ -139,7 +139,7 @@ pub enum Verdict {
     Stale,
 }
 
-/// Where a record in hand stands, for [`Scheduler::inspect`].
+/// Where a record in hand stands, for [`Scheduler::inspect`](super::Scheduler::inspect).
 #[derive(Clone, Debug)]
 pub struct InHand<T> {
     /// The offer's payload.
