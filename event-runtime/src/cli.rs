@@ -5,10 +5,12 @@
 mod addresses;
 mod events;
 mod output;
+mod serve;
 
 pub use addresses::{BrokerArgs, announce};
 pub use events::{ReadArgs, follow};
 pub use output::{Format, Output, Paint, finish, one_line};
+pub use serve::serve;
 
 /// Exit codes.
 pub mod exit {

@@ -3,10 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use event_runtime::{
-    cli, shutdown,
-    telemetry::{self, LogOptions},
-};
+use event_runtime::{cli, shutdown};
 
 /// Keeps stock and reserves it for orders.
 #[derive(Parser)]
@@ -19,17 +16,7 @@ struct Cli {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Cli { config } = Cli::parse();
-    // Never a backtrace, even where RUST_BACKTRACE asks for one: what fails here is a setting or a server.
-    cli::finish(run(config).await.map(|()| cli::exit::OK))
-}
-
-async fn run(config: inventory_service::Config) -> anyhow::Result<()> {
-    let telemetry = telemetry::init(&LogOptions::new("inventory-service", &config.service.telemetry))?;
-    let ended = serve(config).await;
-    telemetry.shutdown().await;
-    ended
-}
-
-async fn serve(config: inventory_service::Config) -> anyhow::Result<()> {
-    inventory_service::bind(config).await?.run(shutdown::signal()).await
+    let telemetry = config.service.telemetry.clone();
+    let work = async { inventory_service::bind(config).await?.run(shutdown::signal()).await };
+    cli::finish(cli::serve("inventory-service", &telemetry, work).await)
 }

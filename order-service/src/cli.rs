@@ -18,7 +18,6 @@ use event_runtime::{
     cli::{Output, exit, finish},
     config::discovery::{Discovery, ORDER_SERVICE},
     shutdown,
-    telemetry::{self, LogOptions},
 };
 use shared_events::OrderId;
 
@@ -76,12 +75,9 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn serve(config: order_service::Config) -> anyhow::Result<u8> {
-    tokio::runtime::Runtime::new()?.block_on(async {
-        let telemetry = telemetry::init(&LogOptions::new("order-service", &config.service.telemetry))?;
-        let outcome = async { order_service::bind(config).await?.run(shutdown::signal()).await }.await;
-        telemetry.shutdown().await;
-        outcome.map(|()| exit::OK)
-    })
+    let telemetry = config.service.telemetry.clone();
+    let work = async { order_service::bind(config).await?.run(shutdown::signal()).await };
+    tokio::runtime::Runtime::new()?.block_on(event_runtime::cli::serve("order-service", &telemetry, work))
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {

@@ -1,10 +1,9 @@
 //! Runs payment-service until SIGTERM or SIGINT.
 
+use std::process::ExitCode;
+
 use clap::Parser;
-use event_runtime::{
-    shutdown,
-    telemetry::{self, LogOptions},
-};
+use event_runtime::{cli, shutdown};
 
 /// Charges and refunds orders at a payment gateway.
 #[derive(Parser)]
@@ -15,14 +14,9 @@ struct Cli {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let Cli { config } = Cli::parse();
-    let telemetry = telemetry::init(&LogOptions::new("payment-service", &config.service.telemetry))?;
-    let ended = run(config).await;
-    telemetry.shutdown().await;
-    ended
-}
-
-async fn run(config: payment_service::Config) -> anyhow::Result<()> {
-    payment_service::bind(config).await?.run(shutdown::signal()).await
+    let telemetry = config.service.telemetry.clone();
+    let work = async { payment_service::bind(config).await?.run(shutdown::signal()).await };
+    cli::finish(cli::serve("payment-service", &telemetry, work).await)
 }

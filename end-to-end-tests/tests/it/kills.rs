@@ -41,7 +41,7 @@ async fn services_killed_in_the_middle_lose_and_double_nothing() {
 
 #[tokio::test]
 async fn two_instances_of_each_service_share_the_work() {
-    // An instance that leaves while its group still rebalances is missed only when its session ends, after 45 s.
+    // An instance that leaves while its group still rebalances is missed only when its session ends.
     let mut stack = stack().instances(2).with("order-service", &["--order-deadline", "120s"]).start().await.unwrap();
     let request = OrderRequest::of("COFFEE-1KG");
     let mut ids = try_join_all((0..40).map(|_| stack.place(&request))).await.unwrap();

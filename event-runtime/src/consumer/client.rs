@@ -158,9 +158,15 @@ fn client_config(kafka: &KafkaConfig, group: &str) -> Result<ClientConfig, Confi
     default("reconnect.backoff.max.ms", "1000");
     if config.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {
         // The broker decides in the new protocol; a client that sets these there cannot be made.
-        if config.get("partition.assignment.strategy").is_none() {
-            config.set("partition.assignment.strategy", "cooperative-sticky");
-        }
+        let mut default = |name: &str, value: &str| {
+            if config.get(name).is_none() {
+                config.set(name, value);
+            }
+        };
+        default("partition.assignment.strategy", "cooperative-sticky");
+        // How long a killed member's partitions wait for a new owner; librdkafka's own 45 s outlast an order's deadline.
+        // Heartbeats come from a thread of librdkafka's, so neither a slow handler nor a drain can miss them.
+        default("session.timeout.ms", "10000");
     }
     // Not to be chosen: offsets are committed by what is handled.
     config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
