@@ -81,3 +81,41 @@ impl Lease {
         Ok(done.rows_affected() == 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn held(lease: &Lease, database: &Database, now: Timestamp) -> bool {
+        lease.renew(database, now).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_holds_the_lease_until_it_expires_or_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::connect_lazy(&format!("sqlite:{}/test.db", folder.path().display())).unwrap();
+        database.migrate(&[]).await.unwrap();
+        let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1);
+        let acquire = async |owner: &str, now| Lease::acquire(&database, owner, now).await.unwrap();
+
+        let first = acquire("first", now).await.unwrap();
+        assert!(acquire("second", now + DURATION - SignedDuration::from_micros(1)).await.is_none());
+        assert!(held(&first, &database, now + SignedDuration::from_secs(3)).await, "renewed in time");
+        assert!(acquire("second", now + DURATION).await.is_none(), "it was renewed");
+
+        // Expired, and nobody else wants it: it is still the first one's.
+        let late = now + DURATION * 3;
+        assert!(held(&first, &database, late).await);
+        let second = acquire("second", late + DURATION).await.unwrap();
+        assert!(!held(&first, &database, late + DURATION).await, "two hold it");
+        first.clone().release(&database).await.unwrap();
+        assert!(held(&second, &database, late + DURATION).await, "given back by one that did not hold it");
+
+        // The same relay again: it must not take its former lease for this one.
+        second.release(&database).await.unwrap();
+        let again = acquire("first", late + DURATION).await.unwrap();
+        assert!(again.fence > first.fence);
+        assert!(!held(&first, &database, late + DURATION).await);
+        assert!(held(&again, &database, late + DURATION).await);
+    }
+}

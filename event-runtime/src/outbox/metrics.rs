@@ -63,6 +63,13 @@ impl Metrics {
         metrics
     }
 
+    /// Shows nothing: another instance publishes, and counts what waits.
+    pub(super) fn stand_by(&self) {
+        self.rows.set(0);
+        self.delayed.set(0);
+        self.oldest_age.set(0.0);
+    }
+
     /// Shows `depth` as it is now.
     pub fn show(&self, depth: &Depth) {
         self.rows.set(i64::try_from(depth.rows).unwrap_or(i64::MAX));

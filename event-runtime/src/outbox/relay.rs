@@ -144,6 +144,7 @@ impl Relay {
             match self.step(&lease, &mut work, wake, shutdown).await {
                 Ok(true) => self.storage.over(),
                 Ok(false) => {
+                    self.metrics.stand_by();
                     tracing::info!(service = self.service, "another relay publishes the outbox now");
                     return;
                 }

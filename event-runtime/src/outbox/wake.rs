@@ -88,3 +88,53 @@ async fn listen_once(database: &Database, bell: &Notify) -> Result<(), sqlx::Err
         bell.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use shared_events::{CorrelationId, OrderDeadlineReached, OrderId};
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::{Clock, Outbox};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_commit_with_events_rings_the_bells_of_all_relays_of_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::connect_lazy(&format!("sqlite:{}/test.db", folder.path().display())).unwrap();
+        database.migrate(&[]).await.unwrap();
+        let (mut one, mut other) = (Wake::new(&database), Wake::new(&database));
+
+        let mut outbox = Outbox::root("test", CorrelationId::new(), Clock::system().now());
+        outbox.publish(&OrderDeadlineReached { order_id: OrderId::new() }).unwrap();
+        // The commit comes first and the wait later: a bell is never missed.
+        database.commit(database.begin().await.unwrap(), outbox).await.unwrap();
+        assert_eq!(timeout(PATIENCE, one.rung()).await.unwrap(), Bell::Here);
+        assert_eq!(timeout(PATIENCE, other.rung()).await.unwrap(), Bell::Here);
+
+        let nothing = Outbox::root("test", CorrelationId::new(), Clock::system().now());
+        database.commit(database.begin().await.unwrap(), nothing).await.unwrap();
+        assert!(one.rung().now_or_never().is_none(), "rung for a commit without events");
+    }
+
+    /// Needs PostgreSQL: SQLite has no way to tell another process.
+    #[tokio::test]
+    async fn a_bell_rung_in_another_process_is_heard() {
+        let Ok(url) = std::env::var("TEST_DATABASE_URL") else { return };
+        let (here, elsewhere) = (Database::connect_lazy(&url).unwrap(), Database::connect_lazy(&url).unwrap());
+        let (mut listening, ringing) = (Wake::new(&here), Wake::new(&elsewhere));
+        let ring_until_heard = async {
+            loop {
+                // Again and again, because the listener connects in its own time.
+                ringing.ring_elsewhere().await.unwrap();
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            bell = timeout(PATIENCE, listening.rung()) => assert_eq!(bell.unwrap(), Bell::Elsewhere),
+            () = ring_until_heard => {}
+        }
+    }
+}
