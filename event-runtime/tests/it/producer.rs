@@ -117,3 +117,18 @@ fn a_setting_that_kafka_does_not_know_is_an_error_at_once() {
     let text = format!("{:#}", anyhow::Error::from(error));
     assert!(text.contains("no.such.setting"), "{text}");
 }
+
+/// librdkafka refuses everything for ever after a fatal error; only a new client helps.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fatal_error_costs_the_records_in_hand_and_not_the_producer() {
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    let kafka = TestKafka::embedded();
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED];
+    kafka.cluster().request_errors(RDKafkaApiKey::InitProducerId, &refused);
+    let producer = Producer::new(&kafka.config()).unwrap();
+    let error = producer.send(record("a")).await.unwrap_err();
+    assert!(matches!(error, ProduceError::NotAcknowledged { .. }), "{error:?}");
+    let sent = async || producer.send(record("a")).await.map_err(|error| error.to_string());
+    test_support::eventually(PATIENCE, "record by a new client", sent).await;
+}
