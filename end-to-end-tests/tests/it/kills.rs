@@ -1,6 +1,6 @@
 //! Services die by SIGKILL in the middle of their work, and two instances of each share it.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use end_to_end_tests::OrderRequest;
 use futures_util::future::try_join_all;
@@ -57,4 +57,48 @@ async fn two_instances_of_each_service_share_the_work() {
     assert_eq!(stack.smtp().copies().len(), ids.len());
     let sold = i64::try_from(ids.len()).unwrap();
     assert_stock_is_conserved(&stack, "COFFEE-1KG", 10_000, sold).await;
+}
+
+#[tokio::test]
+async fn a_mix_of_orders_adds_up_although_a_service_of_each_kind_is_killed() {
+    let mut stack = stack().with("order-service", &["--order-deadline", "120s"]).start().await.unwrap();
+    // The whole mix on real servers; embedded, as many as keep the suite short.
+    let count = if stack.servers().are_real() { 1_000 } else { 100 };
+    let mix = [
+        OrderRequest::of("COFFEE-1KG").times(2),
+        OrderRequest::of("COFFEE-1KG").paid_with("tok_chargeDeclined"),
+        OrderRequest::of("GIFT-CARD-RARE"),
+        OrderRequest::of("COFFEE-1KG").paid_with("tok_flaky"),
+        OrderRequest::of("COFFEE-1KG").paid_with("tok_insufficient_funds"),
+    ];
+    let mut ids = Vec::new();
+    for victim in ["inventory-service", "payment-service", "email-service", "order-service"] {
+        let requests = (0..count / 4).map(|number| stack.place(&mix[number % mix.len()]));
+        ids.extend(try_join_all(requests).await.unwrap());
+        stack.kill(victim).await.unwrap();
+        stack.launch(victim).await.unwrap();
+        stack.wait_until_ready().await.unwrap();
+    }
+
+    let mut completed = Vec::new();
+    for id in &ids {
+        let order = stack.at_rest(id, PATIENCE).await;
+        if order.state == "completed" {
+            completed.push(order);
+        }
+    }
+    stack.wait_until_handled(PATIENCE).await;
+    let ended = completed.iter().map(|order| order.order_id.as_str()).collect::<HashSet<_>>();
+    println!("{} of {} orders completed", ended.len(), ids.len());
+    assert_eq!(ended.len(), ids.len() * 2 / 5, "two of five kinds end well");
+
+    let charges = stack.charges().await.unwrap();
+    let kept: Vec<_> = charges.iter().filter(|charge| charge["status"] != "refunded").collect();
+    assert_eq!(kept.len(), ended.len(), "a charge is kept for every completed order, and for no other");
+    assert!(kept.iter().all(|charge| charge["idempotencyKey"].as_str().is_some_and(|order| ended.contains(order))));
+    assert_eq!(stack.smtp().copies().len(), ids.len(), "one mail an order");
+    // Of every five orders one is for two and one for one.
+    let sold = i64::try_from(ids.len() * 3 / 5).unwrap();
+    assert_stock_is_conserved(&stack, "COFFEE-1KG", 10_000, sold).await;
+    assert_stock_is_conserved(&stack, "GIFT-CARD-RARE", 0, 0).await;
 }

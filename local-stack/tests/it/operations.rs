@@ -1,4 +1,4 @@
-//! docs/OPERATIONS.md says what is so.
+//! docs/OPERATIONS.md and ARCHITECTURE.md say what is so.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -76,4 +76,37 @@ async fn every_metric_is_documented() {
             [bare, bare.trim_end_matches("_seconds")].iter().any(|name| source.contains(&format!("\"{name}\"")));
         assert!(counted, "docs/OPERATIONS.md has {name}, which nobody counts");
     }
+}
+
+#[test]
+fn every_test_that_holds_an_invariant_is_there() {
+    let architecture = read("ARCHITECTURE.md");
+    let rows: Vec<_> = architecture.lines().filter(|line| line.starts_with("| I")).collect();
+    assert_eq!(rows.len(), 12, "{rows:#?}");
+    let source = rust_sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    for row in rows {
+        let tests: Vec<_> = row.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test holds {row}");
+        for test in tests {
+            assert!(source.contains(&format!("fn {test}(")), "ARCHITECTURE.md names {test}, which is nowhere");
+        }
+    }
+}
+
+/// All source of the workspace's packages.
+fn rust_sources(root: &Path) -> String {
+    let mut text = String::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() && name != "target" && !name.starts_with('.') {
+                folders.push(path);
+            } else if name.ends_with(".rs") {
+                text.push_str(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    text
 }
