@@ -66,6 +66,7 @@ fn every_event_is_on_a_declared_topic_and_every_topic_carries_one() {
 }
 
 fn is_type(text: &str) -> bool {
-    let word = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-    text.split_once('.').is_some_and(|(subject, verb)| word(subject) && word(verb))
+    let word = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
+    // What an event is about is one word; a service, and so a consumer group, has a dash there.
+    text.split_once('.').is_some_and(|(subject, verb)| word(subject) && verb.split('-').all(word))
 }
