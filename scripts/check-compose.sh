@@ -62,12 +62,15 @@ prometheus_sees_all() {
   up=$(api '9090/api/v1/query?query=sum(up)' | grep -oE '"value":\[[^]]*\]') && [[ "$up" == *'"4"]' ]] || { echo "up: $up"; return 1; }
 }
 
+# Two of these at a time would take each other's stack down.
+exec 9>"${TMPDIR:-/tmp}/event-driven-orders-check.lock"
+flock -n 9 || { step "waiting for another check of the stack on this machine"; flock -w 1200 9 || die "it does not end"; }
 trap finish EXIT
 trap 'exit 130' INT TERM
 docker compose down --volumes --timeout 5 >/dev/null 2>&1 || true
 
 step "building the image (profile $PROFILE)"
-docker compose build --progress plain
+docker compose --progress plain build
 docker image inspect -f '{{.Size}}' "$IMAGE" | awk '{ printf "image: %d MB\n", $1 / 1e6 }'
 step "bringing the stack up"
 docker compose up --wait --wait-timeout 240 --quiet-pull
