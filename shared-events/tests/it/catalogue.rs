@@ -42,7 +42,12 @@ fn spec<E: Event>() -> Spec {
 fn every_event_of_the_source_is_in_the_catalogue() {
     let mut named = Vec::new();
     for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap() {
-        let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let path = file.unwrap().path();
+        // A group's name with its purpose looks like an event's type.
+        if path.ends_with("topics.rs") {
+            continue;
+        }
+        let source = std::fs::read_to_string(path).unwrap();
         let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
         named.extend(
             code.flat_map(|line| line.split('"').skip(1).step_by(2)).filter(|text| is_type(text)).map(str::to_owned),
