@@ -67,10 +67,15 @@ impl From<sqlx::Error> for HandlerError {
     }
 }
 
-/// Whether the database cannot be reached, which no other statement could change.
+/// Whether the database cannot be reached, or says that it is going or not there yet (PostgreSQL's 57P01 to 57P03):
+/// nothing any other statement could change.
 pub(crate) fn is_unavailable(error: &sqlx::Error) -> bool {
-    use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Tls};
-    matches!(error, Io(_) | Tls(_) | PoolTimedOut | PoolClosed)
+    use sqlx::Error::{Database, Io, PoolClosed, PoolTimedOut, Tls};
+    match error {
+        Io(_) | Tls(_) | PoolTimedOut | PoolClosed => true,
+        Database(refusal) => matches!(refusal.code().as_deref(), Some("57P01" | "57P02" | "57P03")),
+        _ => false,
+    }
 }
 
 /// Shows an error with all its causes, separated by `: `. Some libraries repeat the cause in their own words; it is shown

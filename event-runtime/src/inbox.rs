@@ -3,13 +3,10 @@
 //! A row is written in the transaction that holds the event's effect. Rows are kept longer than the topic keeps its
 //! records; [`clean`] removes older ones.
 
-use std::time::Duration;
+use jiff::Timestamp;
+use shared_events::EventId;
 
-use jiff::{SignedDuration, Timestamp};
-use shared_events::{EventId, topics::TOPICS};
-use tokio_util::sync::CancellationToken;
-
-use crate::{Clock, Database, Tx, error::Chain};
+use crate::{Database, Tx};
 
 /// Whether `group` has handled `event`.
 ///
@@ -39,25 +36,6 @@ pub async fn record(tx: &mut Tx, group: &str, event: EventId, now: Timestamp) ->
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected() == 1)
-}
-
-/// Forgets old events every hour until `shutdown`. What is remembered reaches back twice as far as the longest topic, so
-/// that a record that is still there is never taken for a new one.
-pub(crate) async fn keep_clean(database: &Database, clock: &Clock, shutdown: &CancellationToken) {
-    const HOUR: Duration = Duration::from_secs(60 * 60);
-    let kept = TOPICS.iter().map(|topic| topic.retention).max().unwrap_or_default() * 2;
-    let kept = SignedDuration::try_from(kept).unwrap_or(SignedDuration::MAX);
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(HOUR) => {}
-        }
-        match clean(database, clock.now().saturating_sub(kept).unwrap_or(Timestamp::MIN)).await {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "forgot events that were handled long ago"),
-            Err(error) => tracing::warn!(error = %Chain(&error), "the inbox was not cleaned; once more in an hour"),
-        }
-    }
 }
 
 /// Forgets events that were handled before `before`, a few at a time so that no handler waits long. Returns how many.

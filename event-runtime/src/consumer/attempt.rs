@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use tracing::{Instrument, Span};
 
 use super::{
-    dead_letter::dead_letter,
+    dead_letter::{dead_letter, without_value},
     kinds::{Answer, Attempt, Handled},
     metrics::{ConsumerMetrics, EventLabels, RecordLabels},
     router::{Content, Job, UndecodableError},
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Clock, HandlerError,
     error::{BoxError, Chain},
-    producer::Producer,
+    producer::{ProduceError, Producer},
     scheduler::{Outcome, Task},
     telemetry::trace,
 };
@@ -91,7 +91,11 @@ impl Runner {
         };
         if !job.dead_lettered.load(Ordering::Relaxed) {
             let letter = dead_letter(self.group, &job.record, error, attempts, job.replays(), self.clock.now());
-            match self.producer.send(letter).await {
+            let sent = match self.producer.send(letter.clone()).await {
+                Err(ProduceError::TooLarge { .. }) => self.producer.send(without_value(letter)).await,
+                sent => sent,
+            };
+            match sent {
                 Ok(stands) => self.buried(job, attempts, error, &stands),
                 Err(failure) => {
                     tracing::error!(
@@ -107,6 +111,15 @@ impl Runner {
         let scope = inbox_scope(self.group, job);
         match self.contained(|| handler.exhausted(self.attempt(job, &scope, attempts, true), error)).await {
             Ok(()) => Outcome::Buried,
+            // It would be rejected for ever, and hold back its partition.
+            Err(failure @ HandlerError::Reject(_)) => {
+                tracing::error!(
+                    origin = %job.record.origin,
+                    error = %Chain(&failure),
+                    "the handler cannot take note of the dead letter; going on without"
+                );
+                Outcome::Buried
+            }
             Err(failure) => {
                 tracing::error!(
                     origin = %job.record.origin,
@@ -274,6 +287,7 @@ mod tests {
             assert!(is_contention(&HandlerError::retry(Wrapped(refused(code)))), "{code}, wrapped");
         }
         assert!(!is_contention(&HandlerError::from(refused("23505"))));
+        assert!(matches!(HandlerError::from(refused("57P01")), HandlerError::Unavailable(_)), "the server shuts down");
         assert!(!is_contention(&HandlerError::retry("5")));
     }
 }

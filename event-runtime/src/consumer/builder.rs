@@ -23,6 +23,7 @@ pub struct ConsumerBuilder {
     /// Topic and type of what is handled.
     events: Vec<(&'static str, &'static str)>,
     settings: Settings,
+    chose_concurrency: bool,
 }
 
 impl ConsumerBuilder {
@@ -37,6 +38,7 @@ impl ConsumerBuilder {
             specs: Vec::new(),
             events: Vec::new(),
             settings: Settings { limits, handler_timeout, drain_deadline: Duration::from_secs(10) },
+            chose_concurrency: false,
         }
     }
 
@@ -78,7 +80,13 @@ impl ConsumerBuilder {
     /// How many attempts run at the same time; 32 by default.
     pub fn concurrency(mut self, attempts: usize) -> Self {
         self.settings.limits.concurrency = attempts.max(1);
+        self.chose_concurrency = true;
         self
+    }
+
+    /// The same, for a consumer whose author has not chosen: a limit in the code has its reason there.
+    pub(crate) fn default_concurrency(self, attempts: usize) -> Self {
+        if self.chose_concurrency { self } else { self.concurrency(attempts) }
     }
 
     /// How many records, and bytes of them, are kept in memory; 10,000 and 32 MiB by default. A partition that has used

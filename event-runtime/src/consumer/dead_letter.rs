@@ -32,12 +32,14 @@ pub mod header {
     pub const FAILED_AT: &str = "dlt-failed-at";
     /// How often the record was put back into its topic, as decimal text.
     pub const REPLAY_COUNT: &str = "dlt-replay-count";
+    /// Why the letter has no value although the record has one: `too-large`. The record itself stands at its origin.
+    pub const VALUE_OMITTED: &str = "dlt-value-omitted";
     /// The only group a replayed record is for.
     pub const TARGET_GROUP: &str = "target-group";
 }
 
 /// The headers a dead letter brings with it; an older one of the same name is replaced.
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     header::ORIGINAL_TOPIC,
     header::ORIGINAL_PARTITION,
     header::ORIGINAL_OFFSET,
@@ -49,7 +51,11 @@ const OURS: [&str; 11] = [
     header::ATTEMPTS,
     header::FAILED_AT,
     header::REPLAY_COUNT,
+    header::VALUE_OMITTED,
 ];
+
+/// An error may repeat a whole record, and Kafka's limits are for all of a letter. Characters.
+const LONGEST_MESSAGE: usize = 4096;
 
 /// What a dead letter says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +116,8 @@ pub(super) fn dead_letter(
     }
     add(header::ORIGINAL_CONSUMER_GROUP, group.into());
     add(header::EXCEPTION_FQCN, class(error).into());
-    add(header::EXCEPTION_MESSAGE, Chain(error.source_error().as_ref()).to_string().into());
+    let message = Chain(error.source_error().as_ref()).to_string();
+    add(header::EXCEPTION_MESSAGE, message.chars().take(LONGEST_MESSAGE).collect::<String>().into());
     add(header::ATTEMPTS, attempts.to_string().into());
     add(header::FAILED_AT, now.to_string().into());
     add(header::REPLAY_COUNT, replays.to_string().into());
@@ -121,6 +128,13 @@ pub(super) fn dead_letter(
         value: record.value.clone(),
         headers,
     }
+}
+
+/// `letter` without its value, for a record that Kafka does not take a second time with the headers above.
+pub(super) fn without_value(mut letter: OutgoingRecord) -> OutgoingRecord {
+    letter.value = None;
+    letter.headers.push((header::VALUE_OMITTED.to_owned(), Some("too-large".into())));
+    letter
 }
 
 /// Rust has no class names; the three classes of [`HandlerError`] are what an operator can act on.

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     HandlerError, Record,
     error::Chain,
-    scheduler::{Generation, Offer, Outcome, Partition, Scheduler, Start, Ticket, Verdict},
+    scheduler::{Generation, Offer, Offered, Outcome, Partition, Scheduler, Start, Ticket, Verdict},
 };
 
 /// What the owner of the consumer asks for.
@@ -137,6 +137,10 @@ impl Dispatcher {
                 for partition in &partitions {
                     self.scheduler.stop(partition);
                 }
+                // The poll thread has given up on an older revoke that is still open: its partitions are gone as well.
+                if let Some(older) = self.work.revoke.take() {
+                    self.give_back(older);
+                }
                 let deadline = Instant::now() + self.drain_deadline;
                 self.work.revoke = Some(Revoke { partitions, deadline, answer });
             }
@@ -156,7 +160,13 @@ impl Dispatcher {
                 let key = job.record.key.as_deref().map(Arc::from);
                 let bytes = job.record.size();
                 let offer = Offer { offset, key, bytes, handler, retry, payload: job };
-                self.scheduler.offer(partition, generation, offer);
+                let offered = self.scheduler.offer(partition, generation, offer);
+                if offered != Offered::Queued {
+                    let labels = RecordLabels { group: self.router.group, topic: partition.topic.to_string() };
+                    self.runner.metrics.skipped.get_or_create(&labels).inc();
+                    // It is in hand already, or whoever has the partition now reads it.
+                    tracing::debug!(group = self.router.group, %partition, offset, ?offered, "not taken in");
+                }
             }
             Route::Skip { record, why } => {
                 self.scheduler.skip(partition, generation, offset);
@@ -243,6 +253,10 @@ impl Dispatcher {
             return;
         }
         let Some(revoke) = self.work.revoke.take() else { return };
+        self.give_back(revoke);
+    }
+
+    fn give_back(&mut self, revoke: Revoke) {
         let mut offsets = Vec::new();
         for partition in revoke.partitions {
             self.abort(&partition);

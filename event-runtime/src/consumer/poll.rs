@@ -129,6 +129,7 @@ impl Poller {
                     // this thread waits for it.
                     return;
                 }
+                client.context().membership.assigned.store(false, Ordering::Relaxed);
                 client.context().lost(lost);
             }
             if self.commands.closing() {

@@ -27,7 +27,6 @@ use super::{
 use crate::{
     Clock, Database,
     error::Chain,
-    inbox,
     producer::{ProduceError, Producer},
 };
 
@@ -90,27 +89,23 @@ impl Relay {
     }
 
     /// Publishes until `shutdown` is cancelled, then waits for the acknowledgements that are due and lets another relay
-    /// take over at once. Beside that it keeps the inbox of the same database from growing for ever.
+    /// take over at once.
     pub async fn run(self, shutdown: CancellationToken) {
-        tokio::join!(self.publish(&shutdown), inbox::keep_clean(&self.database, &self.clock, &shutdown));
-    }
-
-    async fn publish(&self, shutdown: &CancellationToken) {
         let mut wake = Wake::new(&self.database);
         while !shutdown.is_cancelled() {
             match Lease::acquire(&self.database, &self.owner, self.clock.now()).await {
                 Ok(Some(lease)) => {
                     self.storage.over();
                     tracing::debug!(service = self.service, "publishing the outbox");
-                    self.lead(lease, &mut wake, shutdown).await;
+                    self.lead(lease, &mut wake, &shutdown).await;
                 }
                 Ok(None) => {
                     self.storage.over();
-                    self.stand_by(&mut wake, shutdown).await;
+                    self.stand_by(&mut wake, &shutdown).await;
                 }
                 Err(error) => {
                     self.storage.failed(&error);
-                    pause(Duration::from_secs(1), shutdown).await;
+                    pause(Duration::from_secs(1), &shutdown).await;
                 }
             }
         }

@@ -68,7 +68,7 @@ impl Start<'_> {
             .into_iter()
             .map(|builder| {
                 let builder = match self.config.consumer_concurrency {
-                    Some(attempts) => builder.concurrency(attempts),
+                    Some(attempts) => builder.default_concurrency(attempts),
                     None => builder,
                 };
                 let context = ConsumerContext {

@@ -81,3 +81,19 @@ async fn a_replayed_dead_letter_is_handled_once_a_replay() {
     assert_eq!(scene.metric("consumer_records_duplicate_total"), 2.0);
     assert_eq!(scene.metric("consumer_dead_letters_total"), 1.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_too_large_for_a_letter_leaves_one_without_its_value() {
+    let scene = Scene::new().await;
+    let _consumer = scene.start(scene.transactional());
+    // Just below librdkafka's limit of 1,000,000 bytes, and above it with a letter's headers.
+    scene.publish_record("big", Some(vec![b'x'; 999_800]), Vec::new()).await;
+    scene.publish("fine", "ok").await;
+    scene.script.wait_for(1).await;
+
+    let records = scene.dead_letters(1).await;
+    assert_eq!(records[0].value, None);
+    assert_eq!(records[0].header(header::VALUE_OMITTED), Some(b"too-large".as_slice()));
+    assert_eq!(DeadLetter::read(&records[0]).unwrap().original.offset, 0);
+    scene.wait_for_commit(2).await;
+}
