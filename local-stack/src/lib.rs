@@ -2,12 +2,14 @@
 //! gateway fake, a folder that mails are written to, and the services exactly as they run in production.
 //!
 //! Reading order: [`Folder`] (what is on disk), [`Stack`] (what runs), [`samples`] (the orders placed at the start),
-//! [`guide`] (what is printed about it).
+//! [`guide`] (what is printed about it), [`run`] (all of it).
 
 mod folder;
 pub mod guide;
+mod run;
 pub mod samples;
 mod stack;
 
 pub use folder::{Folder, FolderError};
+pub use run::{Arguments, run};
 pub use stack::{Addresses, Stack, StackOptions};

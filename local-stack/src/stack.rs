@@ -69,7 +69,9 @@ impl Stack {
         .await?;
         let gateway_url = stack.add("payment-gateway-fake", gateway.address(), |end| gateway.run(end));
 
-        let service = order_service::bind(stack.config("order-service", folder, options.order_port, [])?).await?;
+        let service = order_service::bind(stack.config("order-service", folder, options.order_port, [])?)
+            .await
+            .context("order-service cannot start; --order-port chooses its port here")?;
         stack.add("order-service", service.address(), |end| service.run(end));
 
         let to_gateway = ["--gateway-url".into(), gateway_url.into()];
@@ -204,5 +206,10 @@ fn config<C: Args>(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Res
         #[command(flatten)]
         config: C,
     }
-    Ok(Line::try_parse_from(arguments)?.config)
+    // What is wrong can only come from the environment: the arguments above are ours. clap's first line says it all.
+    let parsed = Line::try_parse_from(arguments).map_err(|error| {
+        let text = error.to_string();
+        anyhow!("{}", text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
+    });
+    Ok(parsed?.config)
 }

@@ -1,4 +1,6 @@
 //! The stack, whole.
 
+#![expect(clippy::unwrap_used, reason = "outside of test functions clippy does not know a test")]
+
 mod operations;
 mod stack;

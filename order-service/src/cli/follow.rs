@@ -11,8 +11,8 @@ use super::{
     timeline::is_settled,
 };
 
-/// How long the events of an ended order may take to get their place in Kafka noted.
-const SETTLE_WITHIN: Duration = Duration::from_millis(700);
+/// How long what follows an order's end (mail, stock, refund) is awaited.
+const SETTLE_WITHIN: Duration = Duration::from_millis(1000);
 
 /// How often an order is asked about: at first, and at most; the pause grows by half.
 #[derive(Clone, Copy, Debug)]

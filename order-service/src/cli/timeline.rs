@@ -42,9 +42,13 @@ impl<'a> TimelineWriter<'a> {
     }
 }
 
-/// Whether every event of the timeline has its place in Kafka.
+/// Whether an ended order has nothing left to come: its mail is sent, stock sold or released, money kept or refunded,
+/// and every event has its place in Kafka.
 pub fn is_settled(order: &Order) -> bool {
-    order.timeline.iter().all(|entry| entry.offset.is_some())
+    let has = |event: &str| order.timeline.iter().any(|entry| entry.event == event);
+    let stock = !has("stock.reserved") || has("stock.committed") || has("stock.released");
+    let money = !has("payment.succeeded") || has("order.completed") || has("payment.refunded");
+    has("mail.sent") && stock && money && order.timeline.iter().all(|entry| entry.offset.is_some())
 }
 
 /// How an order's state is coloured.
