@@ -19,7 +19,7 @@ pub struct Config {
     pub gateway_timeout: Duration,
 
     /// How long the gateway may still work on a charge whose answer nobody waited for: an order cancelled meanwhile is
-    /// looked up until this has passed
+    /// looked up until this has passed since the latest moment at which the gateway can have been asked
     #[arg(long, env = "PAYMENT_GATEWAY_SETTLES_AFTER", default_value = "30s", value_name = "DURATION",
           value_parser = positive_duration)]
     pub gateway_settles_after: Duration,

@@ -15,6 +15,9 @@ use line::Line;
 const RATE_LIMIT_PATIENCE: Duration = Duration::from_secs(20);
 /// When the gateway does not say how long to wait.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Whatever the gateway says, it is not asked again sooner than this, nor waited for longer.
+const SHORTEST_RETRY_AFTER: Duration = Duration::from_millis(50);
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// How much of an answer goes into an error.
 const DETAIL: usize = 200;
 
@@ -57,7 +60,7 @@ pub enum GatewayError {
     /// It took the request, and its answer did not come in time or broke off: it may have acted.
     #[error("the payment gateway did not answer")]
     NoAnswer(#[source] reqwest::Error),
-    /// It says that it failed, and may have acted.
+    /// It says that it failed, or that a request with this key is under way (409), and may have acted.
     #[error("the payment gateway failed with {status}: {detail}")]
     Failed {
         /// The HTTP status.
@@ -193,7 +196,6 @@ async fn accepted(response: Response) -> Result<Response, GatewayError> {
         StatusCode::SERVICE_UNAVAILABLE => Err(GatewayError::Away(detail(response).await)),
         StatusCode::BAD_REQUEST
         | StatusCode::NOT_FOUND
-        | StatusCode::CONFLICT
         | StatusCode::PAYLOAD_TOO_LARGE
         | StatusCode::UNPROCESSABLE_ENTITY
             if is_problem(&response) =>
@@ -201,7 +203,10 @@ async fn accepted(response: Response) -> Result<Response, GatewayError> {
             Err(GatewayError::Refused { status, detail: detail(response).await })
         }
         _ if status.is_success() => Ok(response),
-        _ if status.is_server_error() => Err(GatewayError::Failed { status, detail: detail(response).await }),
+        // An earlier request with the key is under way, or has taken money: whatever it is, it is no refusal.
+        _ if status.is_server_error() || status == StatusCode::CONFLICT => {
+            Err(GatewayError::Failed { status, detail: detail(response).await })
+        }
         _ => Err(GatewayError::NotAGateway(status)),
     }
 }
@@ -221,7 +226,7 @@ fn is_problem(response: &Response) -> bool {
 fn retry_after(response: &Response) -> Duration {
     let value = response.headers().get(header::RETRY_AFTER);
     let seconds = value.and_then(|value| value.to_str().ok()).and_then(|text| text.trim().parse().ok());
-    seconds.map_or(DEFAULT_RETRY_AFTER, Duration::from_secs)
+    seconds.map_or(DEFAULT_RETRY_AFTER, Duration::from_secs).clamp(SHORTEST_RETRY_AFTER, LONGEST_RETRY_AFTER)
 }
 
 async fn detail(response: Response) -> String {

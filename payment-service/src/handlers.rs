@@ -16,10 +16,15 @@ pub use order_created::{Answer, ChargeOrder, Plan};
 /// What a handler takes beyond the gateway's time.
 const DATABASE_TIME: Duration = Duration::from_secs(4);
 
+/// After this an attempt is given up, and asks the gateway nothing more.
+fn longest_attempt(gateway: &Gateway) -> Duration {
+    gateway.longest_wait() + DATABASE_TIME
+}
+
 /// The consumer with every handler.
 pub fn consumer(database: &Database, gateway: &Gateway, clock: &Clock, settles_after: Duration) -> ConsumerBuilder {
     ConsumerBuilder::new(topics::PAYMENT_SERVICE.name)
-        .handler_timeout(gateway.longest_wait() + DATABASE_TIME)
+        .handler_timeout(longest_attempt(gateway))
         .effect(database, ChargeOrder::new(gateway.clone(), clock.clone()))
         .effect(database, RefundOrder::new(gateway.clone(), clock.clone(), settles_after))
 }

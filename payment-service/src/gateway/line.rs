@@ -45,6 +45,9 @@ impl Line {
         F: Future<Output = Result<T, GatewayError>>,
     {
         let deadline = Instant::now() + patience;
+        if !alive() {
+            return Err(GatewayError::RateLimited(Duration::ZERO));
+        }
         if self.0.waiting.load(Ordering::Relaxed) == 0 {
             match request().await {
                 Err(GatewayError::RateLimited(_)) => {}
@@ -188,6 +191,18 @@ mod tests {
         });
         assert!(join_all(requests).await.iter().all(Result::is_ok));
         assert!(begun.elapsed() < Duration::from_secs(4), "one after the other: {:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn with_room_too_nobody_asks_who_is_no_longer_alive() {
+        let asked = AtomicU32::new(0);
+        let request = || async {
+            asked.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        let waited = Line::default().pass(PATIENCE, || false, request).await;
+        assert!(matches!(waited, Err(GatewayError::RateLimited(_))));
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]

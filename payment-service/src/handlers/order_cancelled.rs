@@ -13,6 +13,7 @@ use crate::{
     domain::{OnCancelled, Payment, State},
     error::PaymentError,
     gateway::{Charge, Gateway},
+    handlers::longest_attempt,
     store,
 };
 
@@ -57,7 +58,9 @@ impl RefundOrder {
     }
 
     fn is_settled(&self, unsettled_since: Timestamp) -> bool {
-        let settles_after = SignedDuration::try_from(self.settles_after).unwrap_or(SignedDuration::MAX);
+        // What is known is when the attempt began; its request may have gone out as late as the attempt's end.
+        let settles_after = longest_attempt(&self.gateway).saturating_add(self.settles_after);
+        let settles_after = SignedDuration::try_from(settles_after).unwrap_or(SignedDuration::MAX);
         self.clock.now().duration_since(unsettled_since) > settles_after
     }
 }

@@ -6,7 +6,7 @@
 //! | declined, or refuses the request | `payment.failed` | the same |
 //! | asks to wait (429) | waits, while the order is alive; else the consumer pauses | the same |
 //! | cannot be reached, or is away (503) | the consumer pauses; no attempt is used up | the same |
-//! | does not answer, or fails (5xx) | tried again; the next attempt first asks by key | asks by key: a charge is `payment.succeeded`, none is `payment.failed`; if it cannot be asked, the consumer pauses |
+//! | does not answer, fails (5xx), or is at this key already (409) | tried again; the next attempt first asks by key | asks by key: a charge is `payment.succeeded`, none is `payment.failed`; if it cannot be asked, the consumer pauses |
 //!
 //! The crash window is between the gateway's answer and the commit of `complete`: the next attempt finds the charge by
 //! key, as the key is the order's id.
@@ -88,10 +88,11 @@ impl ChargeOrder {
         let answer = self.gateway.charge(order.order_id, order.total, &order.payment_token, alive).await;
         match answer {
             Ok(ChargeAnswer::Charged(charge)) => Ok(taken(charge)),
-            Ok(ChargeAnswer::Declined { reason }) => Ok(Answer::NotCharged { reason, unsettled_since: None }),
+            // It is said of this request; an earlier one, whose answer nobody heard, may charge yet.
+            Ok(ChargeAnswer::Declined { reason }) => Ok(Answer::NotCharged { reason, unsettled_since: asked_at }),
             Err(GatewayError::Refused { status, detail }) => {
                 tracing::error!(order = %order.order_id, %status, detail, "the payment gateway refuses the request");
-                Ok(Answer::NotCharged { reason: REFUSED.to_owned(), unsettled_since: None })
+                Ok(Answer::NotCharged { reason: REFUSED.to_owned(), unsettled_since: asked_at })
             }
             // The gateway kept us waiting until nobody wants the order charged any more.
             Err(GatewayError::RateLimited(_)) if !alive() => match asked_at {

@@ -1,15 +1,24 @@
 //! Gateways that answer what ours never does.
 
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use axum::{
-    Router,
+    Json, Router,
     http::{Method, StatusCode, header},
-    routing::any,
+    response::{IntoResponse, Response},
+    routing::{any, post},
 };
 use event_runtime::HandlerError;
+use jiff::SignedDuration;
 use payment_service::domain::State;
+use serde_json::{Value, json};
+use shared_events::OrderCreated;
 use tokio::net::TcpListener;
 
-use crate::support::{Payments, assert_retry, assert_unavailable, types};
+use crate::support::{Payments, amount, assert_retry, assert_unavailable, cancelled, types};
 
 const PROBLEM: &str = "application/problem+json";
 const TEXT: &str = "text/plain";
@@ -21,9 +30,12 @@ async fn gateway(post: u16, get: u16, content_type: &'static str) -> String {
         let body = if get == 200 && method == Method::GET { "[]" } else { r#"{"detail":"because"}"# };
         (status, [(header::CONTENT_TYPE, content_type)], body)
     };
+    serve(Router::new().fallback(any(answer))).await
+}
+
+async fn serve(routes: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let routes = Router::new().fallback(any(answer));
     tokio::spawn(async move { axum::serve(listener, routes).await });
     format!("http://{address}")
 }
@@ -60,6 +72,93 @@ async fn a_refused_request_is_a_failed_payment() {
     }
 }
 
+/// A gateway that does as it is told while the test goes on; until it is told how, it answers no POST.
+#[derive(Default)]
+struct Script {
+    posts: AtomicUsize,
+    answer: Mutex<Option<Response>>,
+    charge: Mutex<Option<&'static str>>,
+}
+
+impl Script {
+    async fn start(self: &Arc<Script>) -> String {
+        let script = self.clone();
+        let routes = Router::new()
+            .route("/charges/{id}/refunds", post(async || Json(charge("refunded"))))
+            .fallback(any(move |method: Method| async move { script.answer(&method).await }));
+        serve(routes).await
+    }
+
+    async fn answer(&self, method: &Method) -> Response {
+        if method == Method::GET {
+            let charges: Vec<Value> = self.charge.lock().unwrap().map(charge).into_iter().collect();
+            return Json(charges).into_response();
+        }
+        self.posts.fetch_add(1, Ordering::Relaxed);
+        let answer = self.answer.lock().unwrap().as_ref().map(|answer| (answer.status(), answer.headers().clone()));
+        match answer {
+            Some((status, headers)) => (status, headers, r#"{"detail":"because"}"#).into_response(),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn answers(&self, status: u16, header: (header::HeaderName, &'static str)) {
+        *self.answer.lock().unwrap() = Some((StatusCode::from_u16(status).unwrap(), [header]).into_response());
+    }
+}
+
+fn charge(status: &str) -> Value {
+    json!({"id": "ch_1", "amount": amount(), "status": status})
+}
+
+#[tokio::test]
+async fn a_key_in_use_is_no_refusal_while_the_gateway_is_still_at_the_first_request() {
+    let script = Arc::new(Script::default());
+    let payments = Payments::at(&script.start().await).await;
+    let order = payments.order("tok_visa");
+    assert_retry(payments.attempt(&payments.charge, &order, 1).await);
+    script.answers(409, (header::CONTENT_TYPE, PROBLEM));
+    assert_retry(payments.attempt(&payments.charge, &order, 2).await);
+    *script.charge.lock().unwrap() = Some("succeeded");
+    assert_eq!(types(&payments.attempt(&payments.charge, &order, 3).await.unwrap()), ["payment.succeeded"]);
+}
+
+#[tokio::test]
+async fn a_charge_that_lands_after_a_repetition_was_declined_or_refused_is_refunded() {
+    for status in [402, 422] {
+        let script = Arc::new(Script::default());
+        let payments = Payments::at(&script.start().await).await;
+        let order = payments.order("tok_visa");
+        assert_retry(payments.attempt(&payments.charge, &order, 1).await);
+        script.answers(status, (header::CONTENT_TYPE, PROBLEM));
+        let said = payments.attempt(&payments.charge, &order, 2).await.unwrap();
+        assert_eq!(said[0].event_type, "payment.failed", "{status}");
+        *script.charge.lock().unwrap() = Some("succeeded");
+        let said = payments.attempt(&payments.refund, &cancelled(&order), 1).await.unwrap();
+        assert_eq!(types(&said), ["payment.refunded"], "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_rest_without_end_is_an_outage() {
+    let script = Arc::new(Script::default());
+    script.answers(429, (header::RETRY_AFTER, "18446744073709551615"));
+    let payments = Payments::at(&script.start().await).await;
+    assert_unavailable(payments.attempt(&payments.charge, &payments.order("tok_visa"), 1).await);
+}
+
+#[tokio::test]
+async fn a_gateway_that_wants_no_rest_is_not_stormed() {
+    let script = Arc::new(Script::default());
+    script.answers(429, (header::RETRY_AFTER, "0"));
+    let payments = Payments::at(&script.start().await).await;
+    let order =
+        OrderCreated { expires_at: payments.now() + SignedDuration::from_millis(500), ..payments.order("tok_visa") };
+    assert_eq!(types(&payments.attempt(&payments.charge, &order, 1).await.unwrap()), ["payment.failed: order expired"]);
+    let posts = script.posts.load(Ordering::Relaxed);
+    assert!(posts <= 12, "asked {posts} times in half a second");
+}
+
 #[tokio::test]
 async fn what_is_no_gateway_fails_no_order() {
     for status in [301, 401, 403, 404, 405] {
@@ -81,7 +180,7 @@ async fn where_the_gateway_was_never_asked_an_exhausted_order_is_told_to_have_fa
     assert_eq!(payments.stored(order.order_id).await.state, State::Charging);
 }
 
-async fn exhausted(payments: &Payments, order: &shared_events::OrderCreated) -> Vec<String> {
+async fn exhausted(payments: &Payments, order: &OrderCreated) -> Vec<String> {
     use event_runtime::{EffectHandler, Outbox};
     let delivery = payments.delivery(&payments.charge, order, 4);
     let mut outbox = Outbox::caused_by("payment-service", &delivery);

@@ -25,6 +25,9 @@ pub const GATEWAY_TIMEOUT: Duration = Duration::from_millis(600);
 /// How long after an unanswered request the gateway counts as settled.
 pub const SETTLES_AFTER: Duration = Duration::from_secs(5);
 
+/// Longer than an attempt to charge can last, with its wait in line.
+pub const LONGEST_ATTEMPT: Duration = Duration::from_secs(30);
+
 /// A payment gateway over real HTTP, which ends when this is dropped.
 pub struct FakeGateway {
     pub address: SocketAddr,

@@ -7,7 +7,9 @@ use serde_json::json;
 use test_support::eventually;
 use tokio::time::Instant;
 
-use crate::support::{FakeGateway, GATEWAY_TIMEOUT, Payments, SETTLES_AFTER, assert_retry, cancelled, types};
+use crate::support::{
+    FakeGateway, GATEWAY_TIMEOUT, LONGEST_ATTEMPT, Payments, SETTLES_AFTER, assert_retry, cancelled, types,
+};
 
 #[tokio::test]
 async fn a_charge_without_an_answer_is_found_by_key_at_the_second_attempt() {
@@ -71,10 +73,27 @@ async fn once_the_gateway_has_settled_without_a_charge_there_is_nothing_to_refun
     gateway.faults(json!({"mode": "slow", "delayMs": 600_000})).await;
     payments.attempt(&payments.charge, &order, 4).await.unwrap();
     assert_retry(payments.attempt(&payments.refund, &cancelled(&order), 1).await);
-    payments.skip(SETTLES_AFTER + Duration::from_secs(1));
+    payments.skip(SETTLES_AFTER + LONGEST_ATTEMPT);
     assert_eq!(payments.handle(&payments.refund, &cancelled(&order)).await, (vec![], 1));
     let payment = payments.stored(order.order_id).await;
     assert_eq!((payment.state, payment.unsettled_since), (State::Failed, None));
+}
+
+#[tokio::test]
+async fn the_gateway_settles_after_the_latest_moment_at_which_it_may_have_been_asked() {
+    let gateway = FakeGateway::start().await;
+    let payments = Payments::at(&gateway.url()).await;
+    let order = payments.order("tok_visa");
+    gateway.faults(json!({"mode": "slow", "delayMs": 600_000})).await;
+    assert_retry(payments.attempt(&payments.charge, &order, 1).await);
+    gateway.faults(json!({"mode": "up"})).await;
+
+    // The attempt may have stood in line all this time, and its request may have gone out only just now.
+    payments.skip(SETTLES_AFTER + Duration::from_secs(20));
+    assert_retry(payments.attempt(&payments.refund, &cancelled(&order), 1).await);
+    gateway.charge_late(&order).await;
+    let said = payments.attempt(&payments.refund, &cancelled(&order), 2).await.unwrap();
+    assert_eq!(types(&said), ["payment.refunded"]);
 }
 
 #[tokio::test]
