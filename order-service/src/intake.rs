@@ -1,7 +1,7 @@
 //! Where new orders are stored: those that arrive while a transaction is under way share the next one, so that a spike
 //! costs a commit a batch instead of a commit an order. One that arrives alone waits for nobody.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, iter};
 
 use event_runtime::{Database, HandlerError, Outbox, http::Problem};
 use shared_events::OrderId;
@@ -75,33 +75,49 @@ async fn run(database: Database, mut queue: mpsc::Receiver<Waiting>) {
 
 async fn store_together(database: &Database, batch: Vec<Waiting>) {
     match store(database, &batch).await {
-        Ok(stored) => {
-            for Waiting { order, answer } in batch {
-                let placed = match stored.contains(&order.stored.order.id) {
-                    true => Placed::Stored,
-                    false => Placed::KeyTaken,
-                };
-                say(answer, Ok(placed));
-            }
-        }
+        Ok(stored) => batch.into_iter().for_each(|waiting| tell(waiting, &stored)),
         Err(error) => match HandlerError::from(error) {
             HandlerError::Unavailable(source) => refuse(batch, &source.to_string()),
-            // One of them may be to blame, or another instance with the same keys: each has a transaction of its own.
-            _ if batch.len() > 1 => {
-                for waiting in batch {
-                    Box::pin(store_together(database, vec![waiting])).await;
-                }
-            }
+            // One of them may be to blame, or another instance with the same keys.
+            _ if batch.len() > 1 => store_each(database, batch).await,
             other => {
-                for Waiting { answer, .. } in batch {
-                    say(answer, Err(Problem::internal(other.source_error().to_string())));
-                }
+                let cause = other.source_error().to_string();
+                batch.into_iter().for_each(|waiting| say(waiting.answer, Err(Problem::internal(cause.clone()))));
             }
         },
     }
 }
 
-fn refuse(batch: Vec<Waiting>, cause: &str) {
+/// Each in a transaction of its own.
+async fn store_each(database: &Database, batch: Vec<Waiting>) {
+    let mut batch = batch.into_iter();
+    while let Some(waiting) = batch.next() {
+        // The clients may have gone while the others were stored.
+        if waiting.answer.is_closed() {
+            continue;
+        }
+        match store(database, std::slice::from_ref(&waiting)).await {
+            Ok(stored) => tell(waiting, &stored),
+            Err(error) => match HandlerError::from(error) {
+                // Nor would the others fare better: they need not wait for it one after the other.
+                HandlerError::Unavailable(source) => {
+                    return refuse(iter::once(waiting).chain(batch), &source.to_string());
+                }
+                other => say(waiting.answer, Err(Problem::internal(other.source_error().to_string()))),
+            },
+        }
+    }
+}
+
+fn tell(Waiting { order, answer }: Waiting, stored: &HashSet<OrderId>) {
+    let placed = match stored.contains(&order.stored.order.id) {
+        true => Placed::Stored,
+        false => Placed::KeyTaken,
+    };
+    say(answer, Ok(placed));
+}
+
+fn refuse(batch: impl IntoIterator<Item = Waiting>, cause: &str) {
     for Waiting { answer, .. } in batch {
         let detail = "the database cannot be reached just now; try again, with the same Idempotency-Key";
         say(answer, Err(Problem::unavailable(detail).source(cause.to_owned())));
@@ -131,3 +147,6 @@ async fn store(database: &Database, batch: &[Waiting]) -> Result<HashSet<OrderId
     database.commit(tx, outbox).await?;
     Ok(stored)
 }
+
+#[cfg(test)]
+mod tests;
