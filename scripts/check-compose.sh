@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export COMPOSE_PROJECT_NAME=event-driven-orders-check IMAGE=event-driven-orders:check PROFILE=${PROFILE:-fast}
 export COMPOSE_PROFILES=observability
-# A broker that is away for longer than a group's session (45 s) holds its groups for a second session: on a busy machine
+# A broker that is away for longer than a group's session holds its groups for a second session: on a busy machine
 # that is longer than an order may take by default, and what is to be seen here is that it is completed all the same.
 export ORDER_DEADLINE=5m
 mkdir -p target/ci-logs
