@@ -2,37 +2,81 @@
 //!
 //! A row is written in the transaction that holds the event's effect. Rows are kept longer than the topic keeps its
 //! records; [`clean`] removes older ones.
+//!
+//! A dead letter leaves a row as well, so that its repetition says nothing twice; its replay must get through all the
+//! same, but only while nobody has handled the event: the record may have been delivered again after its letter was
+//! written, and handled then. So there is one row an event, and it says whether the event is handled or which replay of it
+//! was dead-lettered last (0: the record itself). A replay takes the row over from an earlier dead letter only.
 
 use jiff::Timestamp;
 use shared_events::EventId;
 
 use crate::{Database, Tx};
 
-/// Whether `group` has handled `event`.
+/// Whether `group` is done with `event` as far as `replay` is concerned: see [`record`].
 ///
 /// # Errors
 /// When the database fails.
-pub async fn seen(tx: &mut Tx, group: &str, event: EventId) -> Result<bool, sqlx::Error> {
-    let row = sqlx::query("SELECT 1 FROM inbox WHERE consumer_group = $1 AND event_id = $2")
-        .bind(group)
-        .bind(event.to_string())
-        .fetch_optional(tx.conn())
-        .await?;
+pub async fn seen(tx: &mut Tx, group: &str, event: EventId, replay: u32) -> Result<bool, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT 1 FROM inbox WHERE consumer_group = $1 AND event_id = $2 AND (dead_replay IS NULL OR dead_replay >= $3)",
+    )
+    .bind(group)
+    .bind(event.to_string())
+    .bind(i64::from(replay))
+    .fetch_optional(tx.conn())
+    .await?;
     Ok(row.is_some())
 }
 
-/// Notes that `group` handles `event` in this transaction. False when it had been handled before: then nothing may
-/// follow. A concurrent transaction with the same event waits here until the other one has ended.
+/// Notes that `group` handles `event` in this transaction. False when nothing may follow: it had been handled before, or
+/// this `replay` (0 for a record that is none) or a later one was dead-lettered. A concurrent transaction with the same
+/// event waits here until the other one has ended.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn record(tx: &mut Tx, group: &str, event: EventId, now: Timestamp) -> Result<bool, sqlx::Error> {
+pub async fn record(
+    tx: &mut Tx,
+    group: &str,
+    event: EventId,
+    replay: u32,
+    now: Timestamp,
+) -> Result<bool, sqlx::Error> {
+    insert(tx, group, event, replay, None, now).await
+}
+
+/// The same for an event that is dead-lettered instead: a later replay may still handle it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn record_dead(
+    tx: &mut Tx,
+    group: &str,
+    event: EventId,
+    replay: u32,
+    now: Timestamp,
+) -> Result<bool, sqlx::Error> {
+    insert(tx, group, event, replay, Some(replay), now).await
+}
+
+async fn insert(
+    tx: &mut Tx,
+    group: &str,
+    event: EventId,
+    replay: u32,
+    dead_replay: Option<u32>,
+    now: Timestamp,
+) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
-        "INSERT INTO inbox (consumer_group, event_id, handled_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        "INSERT INTO inbox (consumer_group, event_id, handled_at, dead_replay) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (consumer_group, event_id) DO UPDATE \
+         SET handled_at = excluded.handled_at, dead_replay = excluded.dead_replay WHERE inbox.dead_replay < $5",
     )
     .bind(group)
     .bind(event.to_string())
     .bind(now.as_microsecond())
+    .bind(dead_replay.map(i64::from))
+    .bind(i64::from(replay))
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected() == 1)

@@ -58,8 +58,7 @@ impl Runner {
             Content::Event { handler, .. } | Content::Raw(handler) => handler,
             Content::Undecodable(why) => return Outcome::Failed(UndecodableError(why.clone()).into()),
         };
-        let scope = inbox_scope(self.group, job);
-        let answer = self.contained(|| handler.handle(self.attempt(job, &scope, attempt, last_attempt))).await;
+        let answer = self.contained(|| handler.handle(self.attempt(job, attempt, last_attempt))).await;
         let labels = self.labels(job);
         self.metrics.handler_seconds.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
         match answer {
@@ -108,8 +107,7 @@ impl Runner {
             }
         }
         let Some(handler) = handler else { return Outcome::Buried };
-        let scope = inbox_scope(self.group, job);
-        match self.contained(|| handler.exhausted(self.attempt(job, &scope, attempts, true), error)).await {
+        match self.contained(|| handler.exhausted(self.attempt(job, attempts, true), error)).await {
             Ok(()) => Outcome::Buried,
             // It would be rejected for ever, and hold back its partition.
             Err(failure @ HandlerError::Reject(_)) => {
@@ -165,12 +163,12 @@ impl Runner {
         }
     }
 
-    fn attempt<'a>(&self, job: &'a Job, inbox_scope: &'a str, attempt: u32, last_attempt: bool) -> Attempt<'a> {
+    fn attempt<'a>(&self, job: &'a Job, attempt: u32, last_attempt: bool) -> Attempt<'a> {
         Attempt {
             group: self.group,
             record: &job.record,
             envelope: job.envelope(),
-            inbox_scope,
+            replay: job.replays(),
             attempt,
             last_attempt,
             now: self.clock.now(),
@@ -204,14 +202,6 @@ impl Runner {
 pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
-}
-
-/// See [`Attempt::inbox_scope`].
-fn inbox_scope(group: &str, job: &Job) -> String {
-    match job.replays() {
-        0 => group.to_owned(),
-        count => format!("{group}#{count}"),
-    }
 }
 
 /// Whether the database asks for the transaction to be repeated: deadlock and serialization failure in PostgreSQL,

@@ -25,9 +25,8 @@ pub(super) struct Attempt<'a> {
     pub(super) record: &'a Record,
     /// `None` for raw records.
     pub(super) envelope: Option<&'a Envelope>,
-    /// Under which name the inbox remembers the event: the group, and for a replayed dead letter which replay it is. A
-    /// dead letter counts as handled, so that its repetition says nothing twice; its replay must get through all the same.
-    pub(super) inbox_scope: &'a str,
+    /// Which replay of a dead letter this is; 0 for a record that is none. See [`inbox`].
+    pub(super) replay: u32,
     pub(super) attempt: u32,
     pub(super) last_attempt: bool,
     pub(super) now: Timestamp,
@@ -51,7 +50,7 @@ pub(super) trait Handler: Send + Sync {
 
     fn handle<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, Handled>;
 
-    /// Tells the handler that its record was dead-lettered, and marks the event as handled.
+    /// Tells the handler that its record was dead-lettered, and notes that in the inbox.
     fn exhausted<'a>(&'a self, attempt: Attempt<'a>, error: &'a HandlerError) -> Answer<'a, ()> {
         let _ = (attempt, error);
         Box::pin(async { Ok(()) })
@@ -87,7 +86,7 @@ impl<H: TransactionalHandler> Handler for Transactional<H> {
         Box::pin(async move {
             let Ok(delivery) = attempt.decode() else { return Ok(()) };
             let mut tx = self.database.begin().await?;
-            if !attempt.record_in_inbox(&mut tx, delivery.envelope.id).await? {
+            if !attempt.record_dead_in_inbox(&mut tx, delivery.envelope.id).await? {
                 return Ok(tx.rollback().await?);
             }
             let mut outbox = Outbox::caused_by(attempt.group, &delivery);
@@ -112,7 +111,7 @@ impl<H: EffectHandler> Handler for Effect<H> {
             let delivery = attempt.decode()?;
             let id = delivery.envelope.id;
             let mut tx = self.database.begin().await?;
-            if inbox::seen(&mut tx, attempt.inbox_scope, id).await? {
+            if inbox::seen(&mut tx, attempt.group, id, attempt.replay).await? {
                 tx.rollback().await?;
                 return Ok(Handled::Duplicate);
             }
@@ -143,7 +142,7 @@ impl<H: EffectHandler> Handler for Effect<H> {
         Box::pin(async move {
             let Ok(delivery) = attempt.decode() else { return Ok(()) };
             let mut tx = self.database.begin().await?;
-            if !attempt.record_in_inbox(&mut tx, delivery.envelope.id).await? {
+            if !attempt.record_dead_in_inbox(&mut tx, delivery.envelope.id).await? {
                 return Ok(tx.rollback().await?);
             }
             let mut outbox = Outbox::caused_by(attempt.group, &delivery);
@@ -200,6 +199,10 @@ impl Attempt<'_> {
     }
 
     async fn record_in_inbox(&self, tx: &mut Tx, id: EventId) -> Result<bool, sqlx::Error> {
-        inbox::record(tx, self.inbox_scope, id, self.now).await
+        inbox::record(tx, self.group, id, self.replay, self.now).await
+    }
+
+    async fn record_dead_in_inbox(&self, tx: &mut Tx, id: EventId) -> Result<bool, sqlx::Error> {
+        inbox::record_dead(tx, self.group, id, self.replay, self.now).await
     }
 }

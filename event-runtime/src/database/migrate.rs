@@ -55,12 +55,16 @@ pub enum MigrateError {
 }
 
 /// The runtime's own tables: the only SQL that differs between the databases.
-fn runtime_migrations(dialect: Dialect) -> [Migration; 1] {
-    let sql = match dialect {
+fn runtime_migrations(dialect: Dialect) -> [Migration; 2] {
+    let tables = match dialect {
         Dialect::Postgres => include_str!("../../migrations/postgres/0001_inbox_and_outbox.sql"),
         Dialect::Sqlite => include_str!("../../migrations/sqlite/0001_inbox_and_outbox.sql"),
     };
-    [Migration { version: 1, name: "inbox and outbox", sql }]
+    let dead = include_str!("../../migrations/0002_dead_letters_in_the_inbox.sql");
+    [
+        Migration { version: 1, name: "inbox and outbox", sql: tables },
+        Migration { version: 2, name: "dead letters in the inbox", sql: dead },
+    ]
 }
 
 /// Any fixed number that nobody else uses as an advisory lock.

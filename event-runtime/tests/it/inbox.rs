@@ -8,14 +8,14 @@ use crate::stage::TestDatabase;
 
 async fn record(database: &Database, group: &str, event: EventId, now: Timestamp) -> bool {
     let mut tx = database.begin().await.unwrap();
-    let new = inbox::record(&mut tx, group, event, now).await.unwrap();
+    let new = inbox::record(&mut tx, group, event, 0, now).await.unwrap();
     tx.commit().await.unwrap();
     new
 }
 
 async fn seen(database: &Database, group: &str, event: EventId) -> bool {
     let mut tx = database.begin().await.unwrap();
-    let seen = inbox::seen(&mut tx, group, event).await.unwrap();
+    let seen = inbox::seen(&mut tx, group, event, 0).await.unwrap();
     tx.rollback().await.unwrap();
     seen
 }
@@ -41,8 +41,8 @@ async fn an_event_whose_transaction_rolled_back_is_still_new() {
     let test = TestDatabase::migrated().await;
     let (database, event) = (test.connect(), EventId::new());
     let mut tx = database.begin().await.unwrap();
-    assert!(inbox::record(&mut tx, "g", event, Timestamp::now()).await.unwrap());
-    assert!(inbox::seen(&mut tx, "g", event).await.unwrap());
+    assert!(inbox::record(&mut tx, "g", event, 0, Timestamp::now()).await.unwrap());
+    assert!(inbox::seen(&mut tx, "g", event, 0).await.unwrap());
     drop(tx);
     assert!(record(&database, "g", event, Timestamp::now()).await);
 }
@@ -63,6 +63,76 @@ async fn of_two_transactions_with_one_event_one_finds_it_new() {
         new += usize::from(attempt.await.unwrap());
     }
     assert_eq!(new, 1);
+}
+
+/// What can happen to one event: it is handled, or its record or a replay of it is dead-lettered.
+#[derive(Clone, Copy)]
+enum Step {
+    Handle(u32),
+    Bury(u32),
+}
+use Step::{Bury, Handle};
+
+async fn take(database: &Database, event: EventId, step: Step) -> bool {
+    let (mut tx, now) = (database.begin().await.unwrap(), Timestamp::now());
+    let (Handle(replay) | Bury(replay)) = step;
+    let known = inbox::seen(&mut tx, "g", event, replay).await.unwrap();
+    let new = match step {
+        Handle(replay) => inbox::record(&mut tx, "g", event, replay, now).await.unwrap(),
+        Bury(replay) => inbox::record_dead(&mut tx, "g", event, replay, now).await.unwrap(),
+    };
+    tx.commit().await.unwrap();
+    assert_eq!(known, !new, "both must say the same");
+    new
+}
+
+#[tokio::test]
+async fn a_replay_gets_through_behind_earlier_dead_letters_only() {
+    let test = TestDatabase::migrated().await;
+    let database = test.connect();
+    let histories: [&[(Step, bool)]; 6] = [
+        // Dead-lettered, repeated, replayed, repeated.
+        &[(Bury(0), true), (Bury(0), false), (Handle(0), false), (Handle(1), true), (Handle(1), false)],
+        // The letter was written, its row was not, and the record was delivered again and handled.
+        &[(Handle(0), true), (Bury(0), false), (Handle(1), false), (Handle(2), false)],
+        // The same, but the replay was faster than the second delivery.
+        &[(Handle(1), true), (Handle(0), false), (Bury(0), false), (Bury(1), false), (Handle(2), false)],
+        // The replay fails as well; the letter before it is no longer worth a replay.
+        &[
+            (Bury(0), true),
+            (Bury(1), true),
+            (Handle(1), false),
+            (Bury(0), false),
+            (Handle(2), true),
+            (Handle(3), false),
+        ],
+        // Not decodable, so without a row until the replay.
+        &[(Bury(1), true), (Handle(0), false), (Handle(2), true)],
+        &[(Bury(0), true), (Handle(2), true), (Handle(1), false)],
+    ];
+    for (number, history) in histories.iter().enumerate() {
+        let event = EventId::new();
+        for (index, (step, gets_through)) in history.iter().enumerate() {
+            assert_eq!(take(&database, event, *step).await, *gets_through, "history {number}, step {index}");
+        }
+    }
+}
+
+/// Such rows do not say whether the event was handled or dead-lettered.
+#[tokio::test]
+async fn a_row_from_before_dead_letters_were_told_apart_lets_a_replay_through() {
+    let test = TestDatabase::migrated().await;
+    let (database, event) = (test.connect(), EventId::new());
+    let mut tx = database.begin().await.unwrap();
+    sqlx::query("INSERT INTO inbox (consumer_group, event_id, handled_at) VALUES ('g', $1, 1)")
+        .bind(event.to_string())
+        .execute(tx.conn())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    for (step, gets_through) in [(Handle(0), false), (Handle(1), true), (Handle(2), false)] {
+        assert_eq!(take(&database, event, step).await, gets_through);
+    }
 }
 
 #[tokio::test]

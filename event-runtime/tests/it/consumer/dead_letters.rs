@@ -1,9 +1,14 @@
 //! What cannot be handled, and how it comes back.
 
-use event_runtime::consumer::dead_letter::{DeadLetter, header};
+use std::sync::atomic::Ordering;
+
+use event_runtime::{
+    ConsumerBuilder,
+    consumer::dead_letter::{DeadLetter, header},
+};
 use shared_events::Envelope;
 
-use super::scene::{GROUP, Note, Scene, headers_of};
+use super::scene::{Effect, GROUP, Note, PATIENCE, Scene, headers_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_last_attempt_a_record_is_dead_lettered_and_the_next_of_its_key_goes_on() {
@@ -80,6 +85,27 @@ async fn a_replayed_dead_letter_is_handled_once_a_replay() {
     assert_eq!(scene.script.of_key("a"), ["fail 2 times"]);
     assert_eq!(scene.metric("consumer_records_duplicate_total"), 2.0);
     assert_eq!(scene.metric("consumer_dead_letters_total"), 1.0);
+}
+
+/// Its letter was written, and then the record was delivered again and handled: the member that wrote it had died, or the
+/// partition had gone to another one meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_of_what_was_handled_after_all_is_a_duplicate() {
+    let scene = Scene::new().await;
+    let effect = ConsumerBuilder::new(GROUP).effect(&scene.database, Effect(scene.script.clone()));
+    let consumers = [scene.transactional(), effect];
+    for (round, builder) in consumers.into_iter().enumerate() {
+        let consumer = scene.start(builder);
+        let note = Note::new(&format!("key-{round}"), "ok");
+        let envelope = Envelope::new(&note, "test", jiff::Timestamp::now());
+        scene.publish_with(&note, &envelope, &[]).await;
+        scene.publish_with(&note, &envelope, &[(header::TARGET_GROUP, GROUP), (header::REPLAY_COUNT, "1")]).await;
+        scene.wait_for_commit(2 * (round as i64 + 1)).await;
+        assert_eq!(scene.script.of_key(&note.key), ["ok"]);
+        assert_eq!(scene.metric("consumer_records_duplicate_total"), round as f64 + 1.0);
+        consumer.shutdown(PATIENCE).await.unwrap();
+    }
+    assert_eq!(scene.script.effects.load(Ordering::SeqCst), 1, "the effect is not repeated either");
 }
 
 #[tokio::test(flavor = "multi_thread")]
