@@ -6,9 +6,11 @@ mod extract;
 mod layers;
 mod problem;
 mod routes;
+mod starting;
 
 pub use correlation::Correlation;
 pub use extract::{Json, Path, Query};
 pub(crate) use layers::{Limits, RequestMetrics, finish};
 pub use problem::Problem;
 pub(crate) use routes::{Operations, operations};
+pub(crate) use starting::once_migrated;

@@ -20,6 +20,9 @@ pub(crate) trait Operations: Send + Sync + 'static {
     /// Why the service cannot do its work now; empty when it can.
     fn not_ready(&self) -> BoxFuture<'_, Vec<String>>;
 
+    /// What the service waits for while its schema is not there; none once it is.
+    fn before_schema(&self) -> Option<String>;
+
     /// What the service is doing for `key`.
     fn inspect<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<serde_json::Value, Problem>>;
 

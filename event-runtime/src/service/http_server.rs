@@ -27,7 +27,8 @@ impl HttpServer {
     ) -> HttpServer {
         let limits = Limits { request_timeout: config.request_timeout, max_body_bytes: config.max_body_bytes };
         let requests = RequestMetrics::register(state.metrics());
-        let routes = http::finish(routes.merge(http::operations(state)), name, limits, requests);
+        let routes = http::once_migrated(routes, state.clone()).merge(http::operations(state));
+        let routes = http::finish(routes, name, limits, requests);
         let stop = CancellationToken::new();
         let server = axum::serve(listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
         HttpServer { server: tokio::spawn(server.into_future().in_current_span()), stop }

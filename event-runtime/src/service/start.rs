@@ -43,6 +43,7 @@ impl Start<'_> {
     pub(super) async fn run(&self, parts: Parts, running: &mut Running) -> anyhow::Result<()> {
         let began = Instant::now();
         self.migrate(parts.migrations).await?;
+        self.state.migrated();
         let wanted = wanted(&parts.consumers);
         self.topics(&wanted).await?;
 

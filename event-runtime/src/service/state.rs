@@ -1,5 +1,8 @@
 use std::{
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,8 @@ pub(super) struct State {
     clock: Clock,
     metrics: Metrics,
     phase: Mutex<Phase>,
+    /// Whether the schema is there. Set once, long before the rest runs: orders are taken while Kafka is away.
+    migrated: AtomicBool,
     consumers: OnceLock<Arc<[Consumer]>>,
 }
 
@@ -46,12 +51,18 @@ impl State {
             clock,
             metrics,
             phase: Mutex::new(Phase::Starting("starting".to_owned())),
+            migrated: AtomicBool::new(false),
             consumers: OnceLock::new(),
         }
     }
 
     pub(super) fn waiting_for(&self, what: impl Into<String>) {
         *self.phase() = Phase::Starting(what.into());
+    }
+
+    /// From now on the service's own routes are served.
+    pub(super) fn migrated(&self) {
+        self.migrated.store(true, Ordering::Release);
     }
 
     /// From now on the parts are asked how they are.
@@ -118,11 +129,20 @@ impl Operations for State {
         Box::pin(self.reasons())
     }
 
+    fn before_schema(&self) -> Option<String> {
+        if self.migrated.load(Ordering::Acquire) {
+            return None;
+        }
+        Some(match &*self.phase() {
+            Phase::Starting(what) => what.clone(),
+            Phase::Running | Phase::Stopping => "it was stopped before its database was ready".to_owned(),
+        })
+    }
+
     fn inspect<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Value, Problem>> {
         Box::pin(async move {
             // Before the schema is there, nothing can wait in it.
-            let starting = matches!(*self.phase(), Phase::Starting(_));
-            let outbox = match starting {
+            let outbox = match self.before_schema().is_some() {
                 true => json!({ "rows": 0, "oldestAgeSeconds": null }),
                 false => self.outbox().await?,
             };

@@ -9,4 +9,5 @@ mod placing;
 mod saga;
 mod service;
 mod spike;
+mod starting;
 mod whole;

@@ -44,28 +44,47 @@ impl Place {
 
     /// A running service that has its partitions.
     pub async fn start(&self) -> Running {
+        let running = self.begin().await;
+        running.ready().await;
+        running
+    }
+
+    /// A service in its first moments.
+    pub async fn begin(&self) -> Running {
         let service = order_service::bind(self.config()).await.unwrap();
         let url = format!("http://{}", service.address());
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(service.run(async { stopped.await.unwrap_or_default() }));
-        let running = Running { url, client: reqwest::Client::new(), stop, ended };
-        eventually(PATIENCE, "readiness", async || {
-            let response = running.client.get(format!("{}/ready", running.url)).send().await.unwrap();
-            if response.status().is_success() { Ok(()) } else { Err(response.text().await.unwrap()) }
-        })
-        .await;
-        running
+        Running { url, client: reqwest::Client::new(), stop, ended }
     }
 }
 
 impl Running {
+    /// Waits until it has its partitions.
+    pub async fn ready(&self) {
+        eventually(PATIENCE, "readiness", async || {
+            let response = self.get("/ready").await;
+            if response.status().is_success() { Ok(()) } else { Err(response.text().await.unwrap()) }
+        })
+        .await;
+    }
+
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        self.client.get(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+
     pub async fn stop(self) {
         self.stop.send(()).unwrap();
         self.ended.await.unwrap().unwrap();
     }
 
     pub async fn post(&self, body: String) -> reqwest::Response {
+        self.post_with(body, &[]).await
+    }
+
+    pub async fn post_with(&self, body: String, headers: &[(&str, &str)]) -> reqwest::Response {
         let request = self.client.post(format!("{}/orders", self.url)).body(body);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         request.header("content-type", "application/json").send().await.unwrap()
     }
 
@@ -74,19 +93,14 @@ impl Running {
     }
 
     pub async fn placed_with(&self, headers: &[(&str, &str)]) -> OrderId {
-        let body = bench::order("ada@example.org").to_string();
-        let mut request = self.client.post(format!("{}/orders", self.url)).body(body);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let response = request.send().await.unwrap();
+        let response = self.post_with(bench::order("ada@example.org").to_string(), headers).await;
         assert_eq!(response.status(), 202);
         let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
         body["orderId"].as_str().unwrap().parse().unwrap()
     }
 
     pub async fn order(&self, id: OrderId) -> Value {
-        let response = self.client.get(format!("{}/orders/{id}", self.url)).send().await.unwrap();
+        let response = self.get(&format!("/orders/{id}")).await;
         serde_json::from_str(&response.text().await.unwrap()).unwrap()
     }
 

@@ -11,8 +11,9 @@ use event_runtime::http::{Json, Path, Problem, Query};
 use reqwest::{Client, Method, Response, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use test_support::eventually;
 
-use super::scene::{Running, http_only};
+use super::scene::{Running, get as ask, http_only};
 
 #[derive(Deserialize)]
 struct Order {
@@ -35,12 +36,19 @@ fn routes() -> Router {
         )
 }
 
+/// Waits for Kafka; its own routes are served already.
 async fn service() -> Running {
-    http_only(routes(), |config| {
+    let service = http_only(routes(), |config| {
         config.max_body_bytes = 100;
         config.request_timeout = Duration::from_millis(200);
     })
-    .await
+    .await;
+    eventually(Duration::from_secs(10), "schema", async || match ask(&service.url("/ready")).await {
+        (503, text) if text.contains("waiting for Kafka") => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    service
 }
 
 async fn problem(response: Response) -> (u16, Value) {

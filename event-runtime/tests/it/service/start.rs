@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use axum::Router;
+use axum::{Router, routing};
 use event_runtime::{Service, config::KafkaConfig};
 use serde_json::json;
 use test_support::eventually;
@@ -59,7 +59,8 @@ async fn a_service_waits_for_kafka_and_is_ready_when_it_comes() {
 async fn a_database_that_is_away_is_waited_for_and_shown_without_its_password() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("postgres://shop:s3cret@{nobody}/orders");
-    let service = http_only(Router::new(), |config| config.database_url = url).await;
+    let routes = Router::new().route("/page", routing::get(async || "page"));
+    let service = http_only(routes, |config| config.database_url = url).await;
 
     let answer = get_json(&service.url("/ready")).await;
     let expected = json!({
@@ -67,6 +68,8 @@ async fn a_database_that_is_away_is_waited_for_and_shown_without_its_password() 
         "reasons": [format!("waiting for the database at postgres://{nobody}/orders")]
     });
     assert_eq!(answer, expected);
+    let (status, refusal) = get(&service.url("/page")).await;
+    assert!(status == 503 && refusal.contains("the service is starting: waiting for the database at"), "{refusal}");
 
     let began = Instant::now();
     service.stop().await.unwrap();
