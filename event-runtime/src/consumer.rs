@@ -22,6 +22,7 @@ mod dispatch;
 mod inspect;
 mod kinds;
 mod metrics;
+mod owned;
 mod poll;
 mod rebalance;
 mod router;

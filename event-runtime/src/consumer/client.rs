@@ -96,12 +96,14 @@ pub(super) fn start(
         topics,
         context: Box::new({
             let (membership, metrics) = (membership.clone(), context.metrics.clone());
+            let commands = commands.clone();
             move || {
                 let (consumer, owned) = nothing_owned();
                 Rebalances {
                     group,
                     drain_deadline: settings.drain_deadline,
                     incoming: incoming_sender.clone(),
+                    commands: commands.clone(),
                     membership: membership.clone(),
                     metrics: metrics.clone(),
                     consumer,

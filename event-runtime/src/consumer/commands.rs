@@ -45,6 +45,12 @@ impl Commands {
         mem::replace(&mut *wishes, Wishes { close, ..Wishes::default() })
     }
 
+    /// The offset wished for in that generation, which nobody takes after this.
+    pub(super) fn take_commit(&self, partition: &Partition, generation: Generation) -> Option<i64> {
+        let (wished, offset) = self.wishes().commits.remove(partition)?;
+        (wished == generation).then_some(offset)
+    }
+
     fn wishes(&self) -> MutexGuard<'_, Wishes> {
         // A wish is one insertion: a thread that panicked has left nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -18,7 +18,8 @@ use rdkafka::{
 use super::{
     commands::{Commands, Wishes},
     metrics::RecordLabels,
-    rebalance::{Incoming, Owned, Rebalances, offset_list},
+    owned::Owned,
+    rebalance::{Incoming, Rebalances, offset_list},
 };
 use crate::{
     Record,

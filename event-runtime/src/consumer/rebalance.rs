@@ -2,7 +2,7 @@
 //! `poll`, so everything runs on the poll thread.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,7 +20,11 @@ use rdkafka::{
 };
 use tokio::sync::mpsc;
 
-use super::metrics::{ConsumerMetrics, GroupLabels};
+use super::{
+    commands::Commands,
+    metrics::{ConsumerMetrics, GroupLabels},
+    owned::{Owned, OwnedPartition},
+};
 use crate::{
     Record,
     error::Chain,
@@ -57,67 +61,11 @@ pub(super) struct Rebalances {
     pub(super) group: &'static str,
     pub(super) drain_deadline: Duration,
     pub(super) incoming: mpsc::Sender<Incoming>,
+    pub(super) commands: Arc<Commands>,
     pub(super) membership: Arc<Membership>,
     pub(super) metrics: ConsumerMetrics,
     pub(super) consumer: OnceLock<Weak<BaseConsumer<Rebalances>>>,
     pub(super) owned: Mutex<Owned>,
-}
-
-/// The only partitions that a commit, a pause or a resume may name: the broker does not fence, and accepts from a member
-/// that has lost a partition a commit that rewinds the group.
-#[derive(Default)]
-pub(super) struct Owned(HashMap<Arc<str>, BTreeMap<i32, OwnedPartition>>);
-
-#[derive(Debug)]
-pub(super) struct OwnedPartition {
-    pub(super) generation: Generation,
-    /// One above the last record that was handed to the dispatcher.
-    pub(super) next: Option<i64>,
-    pub(super) paused: bool,
-    /// To be committed.
-    pub(super) wanted: Option<i64>,
-    /// What was last handed to librdkafka to be committed.
-    pub(super) sent: Option<i64>,
-}
-
-impl Owned {
-    pub(super) fn get_mut(&mut self, topic: &str, number: i32) -> Option<&mut OwnedPartition> {
-        self.0.get_mut(topic)?.get_mut(&number)
-    }
-
-    /// The partition in that generation.
-    pub(super) fn current(&mut self, partition: &Partition, generation: Generation) -> Option<&mut OwnedPartition> {
-        self.get_mut(&partition.topic, partition.number).filter(|owned| owned.generation == generation)
-    }
-
-    /// Notes that a record is handed on: its partition and generation, unless the partition is not ours.
-    pub(super) fn passed(&mut self, topic: &str, number: i32, offset: i64) -> Option<(Partition, Generation)> {
-        let name = self.0.get_key_value(topic)?.0.clone();
-        let owned = self.get_mut(topic, number)?;
-        owned.next = Some(offset + 1);
-        Some((Partition { topic: name, number }, owned.generation))
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Partition, &mut OwnedPartition)> {
-        self.0.iter_mut().flat_map(|(topic, partitions)| {
-            partitions.iter_mut().map(|(number, owned)| (Partition { topic: topic.clone(), number: *number }, owned))
-        })
-    }
-
-    pub(super) fn take_all(&mut self) -> Vec<Partition> {
-        let all = self.iter_mut().map(|(partition, _)| partition).collect();
-        self.0.clear();
-        all
-    }
-
-    fn add(&mut self, partition: &Partition, generation: Generation) {
-        let owned = OwnedPartition { generation, next: None, paused: false, wanted: None, sent: None };
-        self.0.entry(partition.topic.clone()).or_default().insert(partition.number, owned);
-    }
-
-    fn remove(&mut self, partition: &Partition) -> bool {
-        self.0.get_mut(&partition.topic).is_some_and(|partitions| partitions.remove(&partition.number).is_some())
-    }
 }
 
 impl Rebalances {
@@ -176,31 +124,46 @@ impl Rebalances {
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         // From here on no regular commit names them; the one below is the last.
-        let mut partitions = partitions(list);
-        {
+        let removed: Vec<_> = {
             let mut owned = self.owned();
-            partitions.retain(|partition| owned.remove(partition));
-        }
-        if partitions.is_empty() {
+            let ours = partitions(list).into_iter();
+            ours.filter_map(|partition| owned.remove(&partition).map(|owned| (partition, owned))).collect()
+        };
+        if removed.is_empty() {
             return;
         }
+        let partitions = removed.iter().map(|(partition, _)| partition.clone()).collect();
         self.metrics.rebalances.get_or_create(&self.labels()).inc();
         if consumer.assignment_lost() {
             self.lost(partitions);
             return;
         }
         let begun = std::time::Instant::now();
-        let (answer, drained) = sync_channel(1);
-        self.tell(Incoming::Revoked(partitions.clone(), answer));
-        let offsets = drained.recv_timeout(self.drain_deadline + ANSWER_PATIENCE).unwrap_or_default();
+        let names = names(&partitions);
+        let offsets = self.drained(partitions, &removed);
         self.metrics.drain_seconds.get_or_create(&self.labels()).observe(begun.elapsed().as_secs_f64());
         self.commit_now(&offsets);
         tracing::info!(
             group = self.group,
-            partitions = names(&partitions),
+            partitions = names,
             drained_ms = begun.elapsed().as_millis() as u64,
             "revoked"
         );
+    }
+
+    /// The offsets to commit for partitions that are no longer ours, once the dispatcher has drained them. A dispatcher
+    /// that shuts down or is late gives no answer: then what it wished for before is all there is.
+    fn drained(&self, partitions: Vec<Partition>, removed: &[(Partition, OwnedPartition)]) -> Vec<(Partition, i64)> {
+        let (answer, drained) = sync_channel(1);
+        self.tell(Incoming::Revoked(partitions, answer));
+        if let Ok(offsets) = drained.recv_timeout(self.drain_deadline + ANSWER_PATIENCE) {
+            return offsets;
+        }
+        let known = removed.iter().filter_map(|(partition, owned)| {
+            let offset = self.commands.take_commit(partition, owned.generation).or(owned.wanted)?;
+            Some((partition.clone(), offset))
+        });
+        known.collect()
     }
 
     pub(super) fn lost(&self, partitions: Vec<Partition>) {
@@ -316,9 +279,79 @@ fn ranges(numbers: &BTreeSet<i32>) -> String {
 mod tests {
     use super::*;
 
+    const GENERATION: Generation = 7;
+
+    fn partition(topic: &str, number: i32) -> Partition {
+        Partition { topic: topic.into(), number }
+    }
+
+    /// A member's context without a client, and what the dispatcher hears of it.
+    fn member() -> (Rebalances, mpsc::Receiver<Incoming>) {
+        let (incoming, heard) = mpsc::channel(1);
+        let rebalances = Rebalances {
+            group: "notes-service",
+            drain_deadline: Duration::ZERO,
+            incoming,
+            commands: Arc::default(),
+            membership: Arc::default(),
+            metrics: ConsumerMetrics::default(),
+            consumer: OnceLock::new(),
+            owned: Mutex::default(),
+        };
+        (rebalances, heard)
+    }
+
+    /// Partitions 0 to 3 as they were when they were revoked: all but the last have an offset that was to be committed.
+    fn removed() -> Vec<(Partition, OwnedPartition)> {
+        let removed = (0..4).map(|number| {
+            let wanted = (number < 3).then_some(10);
+            let owned = OwnedPartition { generation: GENERATION, next: None, paused: false, wanted, sent: None };
+            (partition("orders", number), owned)
+        });
+        removed.collect()
+    }
+
+    fn drained(rebalances: &Rebalances) -> Vec<(i32, i64)> {
+        let removed = removed();
+        let partitions = removed.iter().map(|(partition, _)| partition.clone()).collect();
+        let offsets = rebalances.drained(partitions, &removed).into_iter();
+        offsets.map(|(partition, offset)| (partition.number, offset)).collect()
+    }
+
+    #[test]
+    fn a_revoke_without_an_answer_commits_what_is_known_of_its_generation() {
+        let (rebalances, heard) = member();
+        let wish = |number, generation, offset| {
+            rebalances.commands.commit(partition("orders", number), generation, offset);
+        };
+        wish(1, GENERATION, 11);
+        wish(2, GENERATION - 1, 99);
+        wish(4, GENERATION, 50);
+        drop(heard);
+        assert_eq!(drained(&rebalances), [(0, 10), (1, 11), (2, 10)]);
+        let left: Vec<_> = rebalances.commands.take().commits.into_keys().collect();
+        assert_eq!(left, [partition("orders", 4)], "what is still owned is committed as ever");
+    }
+
+    #[test]
+    fn of_a_dispatcher_that_is_late_what_is_known_is_committed() {
+        let (rebalances, _heard) = member();
+        assert_eq!(drained(&rebalances), [(0, 10), (1, 10), (2, 10)]);
+    }
+
+    #[test]
+    fn what_the_dispatcher_answers_is_committed() {
+        let (rebalances, mut heard) = member();
+        let dispatcher = thread::spawn(move || match heard.blocking_recv() {
+            Some(Incoming::Revoked(partitions, answer)) => answer.send(vec![(partitions[1].clone(), 12)]),
+            _ => panic!("a revoke is told"),
+        });
+        assert_eq!(drained(&rebalances), [(1, 12)]);
+        dispatcher.join().unwrap().unwrap();
+    }
+
     #[test]
     fn partitions_are_named_in_ranges() {
-        let partition = |topic: &str, number| Partition { topic: topic.into(), number };
         let mut owned: Vec<Partition> = [5, 0, 1, 3, 2].map(|number| partition("orders", number)).into();
         owned.push(partition("mails", 0));
         assert_eq!(names(&owned), "mails[0] orders[0-3,5]");

@@ -1,0 +1,65 @@
+//! What this member owns, as the poll thread knows it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use crate::scheduler::{Generation, Partition};
+
+/// The only partitions that a commit, a pause or a resume may name: the broker does not fence, and accepts from a member
+/// that has lost a partition a commit that rewinds the group.
+#[derive(Default)]
+pub(super) struct Owned(HashMap<Arc<str>, BTreeMap<i32, OwnedPartition>>);
+
+#[derive(Debug)]
+pub(super) struct OwnedPartition {
+    pub(super) generation: Generation,
+    /// One above the last record that was handed to the dispatcher.
+    pub(super) next: Option<i64>,
+    pub(super) paused: bool,
+    /// To be committed.
+    pub(super) wanted: Option<i64>,
+    /// What was last handed to librdkafka to be committed.
+    pub(super) sent: Option<i64>,
+}
+
+impl Owned {
+    pub(super) fn get_mut(&mut self, topic: &str, number: i32) -> Option<&mut OwnedPartition> {
+        self.0.get_mut(topic)?.get_mut(&number)
+    }
+
+    /// The partition in that generation.
+    pub(super) fn current(&mut self, partition: &Partition, generation: Generation) -> Option<&mut OwnedPartition> {
+        self.get_mut(&partition.topic, partition.number).filter(|owned| owned.generation == generation)
+    }
+
+    /// Notes that a record is handed on: its partition and generation, unless the partition is not ours.
+    pub(super) fn passed(&mut self, topic: &str, number: i32, offset: i64) -> Option<(Partition, Generation)> {
+        let name = self.0.get_key_value(topic)?.0.clone();
+        let owned = self.get_mut(topic, number)?;
+        owned.next = Some(offset + 1);
+        Some((Partition { topic: name, number }, owned.generation))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Partition, &mut OwnedPartition)> {
+        self.0.iter_mut().flat_map(|(topic, partitions)| {
+            partitions.iter_mut().map(|(number, owned)| (Partition { topic: topic.clone(), number: *number }, owned))
+        })
+    }
+
+    pub(super) fn take_all(&mut self) -> Vec<Partition> {
+        let all = self.iter_mut().map(|(partition, _)| partition).collect();
+        self.0.clear();
+        all
+    }
+
+    pub(super) fn add(&mut self, partition: &Partition, generation: Generation) {
+        let owned = OwnedPartition { generation, next: None, paused: false, wanted: None, sent: None };
+        self.0.entry(partition.topic.clone()).or_default().insert(partition.number, owned);
+    }
+
+    pub(super) fn remove(&mut self, partition: &Partition) -> Option<OwnedPartition> {
+        self.0.get_mut(&partition.topic)?.remove(&partition.number)
+    }
+}
