@@ -97,7 +97,7 @@ impl Outbox {
         self.push(event, None)
     }
 
-    /// Publishes `event` at `not_before` or soon after.
+    /// Publishes `event` at `not_before` or soon after; that moment is the event's time.
     ///
     /// # Errors
     /// When the event cannot be written as JSON.
@@ -122,7 +122,9 @@ impl Outbox {
 
     fn push<E: Event>(&mut self, event: &E, not_before: Option<Timestamp>) -> Result<EventId, EncodeError> {
         let value = serde_json::to_vec(event).map_err(|source| EncodeError { event_type: E::TYPE, source })?;
-        let mut envelope = Envelope::new(event, self.source, self.now);
+        // A delayed event happens when it is due, however long before that it was written.
+        let happens_at = not_before.map_or(self.now, |due| due.max(self.now));
+        let mut envelope = Envelope::new(event, self.source, happens_at);
         envelope.correlation_id = self.correlation_id;
         envelope.causation_id = self.causation_id;
         envelope.attempt = self.attempt;

@@ -157,6 +157,9 @@ async fn a_delayed_event_waits_for_its_time_and_counts_from_then() {
     let late = outbox.publish_at(&Noted::new("a", 1), Timestamp::now() + hour * 2).unwrap();
     let soon = outbox.publish_at(&Noted::new("a", 2), Timestamp::now() + hour).unwrap();
     let now = outbox.publish(&Noted::new("a", 3)).unwrap();
+    for row in outbox.rows() {
+        assert!(row.not_before.is_none_or(|due| row.envelope.time == due), "a delayed event happens when it is due");
+    }
     database.commit(tx, outbox).await.unwrap();
     read(&kafka.config(), &[now]).await;
     assert_eq!(depth(&database, Timestamp::now()).await.unwrap().delayed, 2);
