@@ -52,7 +52,7 @@ impl Metrics {
         families.register("outbox_retries", "Attempts to publish an event that failed", metrics.retries.clone());
         families.register(
             "outbox_set_aside",
-            "Events that Kafka never takes (too large, no such topic): see the table outbox_poison",
+            "Events that cannot be published (too large, no such topic, an unreadable row): see the table outbox_poison",
             metrics.set_aside.clone(),
         );
         families.register(

@@ -21,7 +21,7 @@ use super::{
     lease::Lease,
     outage::Outage,
     row::StoredRow,
-    table::{self, BATCH, Outcome},
+    table::{self, BATCH, Outcome, Unreadable},
     wake::{Bell, Wake},
 };
 use crate::{
@@ -169,7 +169,9 @@ impl Relay {
         shutdown: &CancellationToken,
     ) -> Result<bool, sqlx::Error> {
         if work.look && work.lanes.has_room() {
-            self.read(work).await?;
+            if !self.read(lease, work).await? {
+                return Ok(false);
+            }
             work.next_due = table::next_due(&self.database).await?;
         }
         let now = self.clock.now();
@@ -194,16 +196,32 @@ impl Relay {
         self.settle(lease, work).await
     }
 
-    async fn read<'a>(&'a self, work: &mut Work<'a>) -> Result<(), sqlx::Error> {
-        let rows = table::read(&self.database, &work.lanes.in_hand()).await?;
-        // A full batch: there may be more.
-        work.look = rows.len() == BATCH;
-        for row in rows {
+    /// False when the lease is lost.
+    async fn read<'a>(&'a self, lease: &Lease, work: &mut Work<'a>) -> Result<bool, sqlx::Error> {
+        let batch = table::read(&self.database, &work.lanes.in_hand()).await?;
+        // A full batch: there may be more. Should setting rows aside fail, they are read again.
+        work.look = batch.rows.len() == BATCH || !batch.unreadable.is_empty();
+        for row in batch.rows {
             if let Some(row) = work.lanes.admit(row) {
                 work.sending.push(self.deliver(row).boxed());
             }
         }
-        Ok(())
+        if batch.unreadable.is_empty() {
+            return Ok(true);
+        }
+        if !table::set_unreadable_aside(&self.database, lease, &batch.unreadable, self.clock.now()).await? {
+            return Ok(false);
+        }
+        for Unreadable { seq, reason } in batch.unreadable {
+            self.metrics.set_aside.inc();
+            tracing::error!(
+                service = self.service,
+                seq,
+                reason,
+                "a row of the outbox is set aside in outbox_poison; mend it there and move it back"
+            );
+        }
+        Ok(true)
     }
 
     /// Until an acknowledgement, a bell, or `nap` is over.

@@ -10,7 +10,7 @@ use super::{
     lease::Lease,
     row::{COLUMNS, StoredRow},
 };
-use crate::{Database, Origin, Tx};
+use crate::{Database, Origin, Tx, error::Chain};
 
 /// How many rows are read or moved at a time.
 pub(super) const BATCH: usize = 250;
@@ -27,6 +27,18 @@ impl Outcome {
         let (Outcome::Published(row, _) | Outcome::Poison(row, _)) = self;
         row
     }
+}
+
+/// The oldest rows, in sequence, without those in hand.
+pub(super) struct Batch {
+    pub rows: Vec<StoredRow>,
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A row that no relay can make a record of: something else than the runtime wrote or changed it.
+pub(super) struct Unreadable {
+    pub seq: i64,
+    pub reason: String,
 }
 
 /// How much waits to be published.
@@ -63,18 +75,29 @@ pub async fn depth(database: &Database, now: Timestamp) -> Result<Depth, sqlx::E
     })
 }
 
-/// The oldest rows, in sequence, without those in hand.
+/// Reads a batch.
 ///
 /// Always the oldest: a transaction that took its sequence numbers early may commit late, so "everything after the last
 /// one I saw" would miss rows.
-pub(super) async fn read(database: &Database, in_hand: &[i64]) -> Result<Vec<StoredRow>, sqlx::Error> {
+pub(super) async fn read(database: &Database, in_hand: &[i64]) -> Result<Batch, sqlx::Error> {
     let sql = if in_hand.is_empty() {
         format!("SELECT {COLUMNS} FROM outbox ORDER BY seq LIMIT {BATCH}")
     } else {
         format!("SELECT {COLUMNS} FROM outbox WHERE seq NOT IN ({}) ORDER BY seq LIMIT {BATCH}", list(in_hand))
     };
-    let rows = sqlx::query(AssertSqlSafe(sql)).persistent(in_hand.is_empty()).fetch_all(database.pool()).await?;
-    rows.iter().map(StoredRow::from_row).collect()
+    let stored = sqlx::query(AssertSqlSafe(sql)).persistent(in_hand.is_empty()).fetch_all(database.pool()).await?;
+    let mut batch = Batch { rows: Vec::with_capacity(stored.len()), unreadable: Vec::new() };
+    for row in &stored {
+        let seq = row.try_get(0)?;
+        match StoredRow::from_row(row) {
+            Ok(row) => batch.rows.push(row),
+            // Only this row: an error here would stop every other event of the service.
+            Err(error) => {
+                batch.unreadable.push(Unreadable { seq, reason: format!("the row cannot be read: {}", Chain(&error)) });
+            }
+        }
+    }
+    Ok(batch)
 }
 
 /// When the next delayed row is due.
@@ -143,6 +166,26 @@ pub(super) async fn settle(
         on_published.published(&mut tx, &published).await?;
     }
     let seqs: Vec<i64> = done.iter().map(|outcome| outcome.row().seq).collect();
+    delete(&mut tx, "outbox", &seqs).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Sets rows aside, if the lease is still held; false when it is not.
+pub(super) async fn set_unreadable_aside(
+    database: &Database,
+    lease: &Lease,
+    unreadable: &[Unreadable],
+    now: Timestamp,
+) -> Result<bool, sqlx::Error> {
+    let mut tx = database.begin().await?;
+    if !lease.check(&mut tx, now).await? {
+        return Ok(false);
+    }
+    for Unreadable { seq, reason } in unreadable {
+        set_aside(&mut tx, *seq, reason, now).await?;
+    }
+    let seqs: Vec<i64> = unreadable.iter().map(|row| row.seq).collect();
     delete(&mut tx, "outbox", &seqs).await?;
     tx.commit().await?;
     Ok(true)

@@ -2,11 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use event_runtime::{Database, config::KafkaConfig, outbox::depth};
+use event_runtime::{
+    Database,
+    config::KafkaConfig,
+    outbox::{Metrics, depth},
+    telemetry::metrics::Metrics as Families,
+};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use shared_events::{Event, Topic};
-use sqlx::Row as _;
+use sqlx::{AssertSqlSafe, Row as _};
 use test_support::eventually;
 
 use crate::stage::{
@@ -80,6 +85,40 @@ async fn an_event_too_large_for_kafka_is_set_aside_and_everything_else_goes_on()
     assert!(poison.get::<Vec<u8>, _>(2).len() > 2_000_000, "the event itself is kept");
     assert_eq!(depth(&database, Timestamp::now()).await.unwrap().set_aside, 1);
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_cannot_be_read_are_set_aside_and_everything_else_goes_on() {
+    let (test, kafka) = (TestDatabase::migrated().await, TestKafka::start().await);
+    let database = test.connect();
+    let ids = publish(&database, &[1, 2, 3, 4].map(|number| Noted::new("a", number))).await;
+    let mut tx = database.begin().await.unwrap();
+    for (change, id) in [("headers = '[[\"ce_id\"'", ids[0]), ("event_id = 'two'", ids[2])] {
+        let change = AssertSqlSafe(format!("UPDATE outbox SET {change} WHERE event_id = '{id}'"));
+        sqlx::query(change).execute(tx.conn()).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+
+    let families = Families::default();
+    let relay = relay(&database, &kafka.config()).with_metrics(Metrics::register(&families));
+    let running = RunningRelay::start(relay);
+    let numbers = first_numbers(&read(&kafka.config(), &[ids[1], ids[3]]).await);
+    assert_eq!(numbers["a"], [2, 4]);
+    becomes_empty(&database).await;
+    let poison = sqlx::query("SELECT event_id, reason, headers FROM outbox_poison ORDER BY seq")
+        .fetch_all(database.pool())
+        .await
+        .unwrap();
+    let [headers, id] = &poison[..] else { panic!("{} rows set aside", poison.len()) };
+    assert_eq!(headers.get::<String, _>(0), ids[0].to_string());
+    assert_eq!(headers.get::<String, _>(2), "[[\"ce_id\"", "the row is kept as it was");
+    for (row, column) in [(headers, "headers"), (id, "event_id")] {
+        let reason = row.get::<String, _>(1);
+        assert!(reason.starts_with("the row cannot be read: ") && reason.contains(column), "{reason}");
+    }
+    running.stop().await;
+    let shown = families.encode();
+    assert!(shown.contains("outbox_set_aside_total 2"), "{shown}");
 }
 
 /// Says nothing to nobody: its topic was never created.
