@@ -79,7 +79,9 @@ impl ExplainArgs {
         let services = services.map(|(name, flag, address)| {
             (name, event_runtime::cli::announce(output, &found, name, flag.as_deref(), address))
         });
-        Sources { kafka, services: services.to_vec() }
+        // It is asked nothing; only named where it is what is away.
+        let payment_gateway = found.find(None, discovery::PAYMENT_GATEWAY).value;
+        Sources { kafka, services: services.to_vec(), payment_gateway }
     }
 }
 

@@ -54,8 +54,8 @@ pub fn diagnose(evidence: &Evidence, now: Timestamp) -> Verdict {
                 open: open.min_by_key(|(gravity, _)| *gravity).map(|(_, blocker)| blocker),
             }
         }
-        Answer::Known(_) => Verdict::Blocked(match &evidence.kafka {
-            Answer::Known(_) => blocker(evidence, now),
+        Answer::Known(order) => Verdict::Blocked(match &evidence.kafka {
+            Answer::Known(_) => until_the_deadline(blocker(evidence, now), order.expires_at, now),
             Answer::Silent(reason) => Blocker {
                 who: "Kafka".to_owned(),
                 sentence: format!("Kafka does not answer, and nothing moves without it: {reason}"),
@@ -64,6 +64,19 @@ pub fn diagnose(evidence: &Evidence, now: Timestamp) -> Verdict {
             Answer::NotFound => moving(ORDER, format!("eventctl explain {id}")),
         }),
     }
+}
+
+/// Says when order-service stops waiting for the services that answer side by side.
+fn until_the_deadline(mut blocker: Blocker, expires_at: Option<Timestamp>, now: Timestamp) -> Blocker {
+    if let (PAYMENT | INVENTORY, Some(at)) = (blocker.who.as_str(), expires_at) {
+        blocker.sentence += &match at > now {
+            true => {
+                format!("; its deadline cancels the order at {} UTC, {}", at.strftime("%H:%M:%S"), in_words(now, at))
+            }
+            false => "; its deadline has passed, and cancels the order any moment".to_owned(),
+        };
+    }
+    blocker
 }
 
 fn unknown(evidence: &Evidence) -> Verdict {
@@ -180,7 +193,7 @@ fn in_flight(evidence: &Evidence, service: &ServiceEvidence, now: Timestamp) -> 
             "paused" => (
                 Gravity::Paused,
                 format!("{who} waits with {event} for something it needs that is away: {error}"),
-                what_is_away(evidence, service),
+                what_is_away(evidence, service, error),
             ),
             "waiting" => {
                 let when = record.next_retry_at.map_or(String::new(), |at| format!(" {}", in_words(now, at)));
@@ -258,7 +271,11 @@ fn logs_of_order(evidence: &Evidence, who: &str) -> String {
 }
 
 /// What a service needs runs beside it, and it goes on by itself once that is back.
-fn what_is_away(evidence: &Evidence, service: &ServiceEvidence) -> String {
+fn what_is_away(evidence: &Evidence, service: &ServiceEvidence, error: &str) -> String {
+    if service.service == PAYMENT && error.contains("gateway") {
+        let at = evidence.payment_gateway.trim_end_matches('/');
+        return format!("curl -i {at}/health  # does the gateway answer? {PAYMENT} asks at its PAYMENT_GATEWAY_URL");
+    }
     match service.embedded {
         true => format!("order-service status {} --watch", evidence.order_id),
         false => "docker compose ps --all".to_owned(),

@@ -15,6 +15,8 @@ pub struct Evidence {
     pub order: Answer<OrderState>,
     /// Every service, in the order in which an order passes them.
     pub services: Vec<ServiceEvidence>,
+    /// Where the payment gateway should be, as seen from here.
+    pub payment_gateway: String,
     /// What Kafka holds.
     pub kafka: Answer<KafkaEvidence>,
 }
@@ -119,6 +121,13 @@ pub struct SeenDeadLetter {
     pub offset: i64,
     pub attempts: u32,
     pub error: String,
+}
+
+impl InFlight {
+    /// Whether it waits, with others, for something away: one of them is tried at a time until it is back.
+    pub fn is_probing(&self) -> bool {
+        self.state == "paused"
+    }
 }
 
 impl Evidence {

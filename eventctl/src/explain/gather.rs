@@ -26,6 +26,7 @@ pub struct Sources {
     pub kafka: KafkaConfig,
     /// Names and addresses; order-service comes first.
     pub services: Vec<(&'static str, Found)>,
+    pub payment_gateway: String,
 }
 
 /// Asks order-service, every service and Kafka about the order, each for at most `within`.
@@ -55,6 +56,7 @@ pub async fn gather(sources: &Sources, order: OrderId, within: Duration) -> anyh
         order_id: order,
         order: order_state,
         services,
+        payment_gateway: sources.payment_gateway.clone(),
         kafka: match kafka? {
             Ok(kafka) => Answer::Known(kafka),
             Err(error) => Answer::Silent(format!("{:#}", anyhow::Error::new(error))),

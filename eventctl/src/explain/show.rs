@@ -81,7 +81,7 @@ fn show_services(output: &Output, services: &[ServiceEvidence]) -> io::Result<()
                     continue;
                 }
                 for record in &inspection.in_flight {
-                    let retry = record.next_retry_at.map_or_else(dash, clock_time);
+                    let retry = next_retry(record).unwrap_or_else(dash);
                     let error = record.last_error.clone().unwrap_or_else(dash);
                     let cells = vec![name.clone(), in_hand(record), error, retry, outbox.clone()];
                     rows.push((Some(Paint::Open), cells));
@@ -90,6 +90,11 @@ fn show_services(output: &Output, services: &[ServiceEvidence]) -> io::Result<()
         }
     }
     output.table(&["SERVICE", "IN HAND FOR THE ORDER", "LAST ERROR", "NEXT RETRY", "OUTBOX"], &rows)
+}
+
+/// What is away is asked again and again; no time is set for a single record.
+fn next_retry(record: &InFlight) -> Option<String> {
+    record.next_retry_at.map(clock_time).or_else(|| record.is_probing().then(|| "probing".to_owned()))
 }
 
 fn in_hand(record: &InFlight) -> String {
@@ -147,4 +152,27 @@ fn show_kafka(output: &Output, kafka: &KafkaEvidence) -> io::Result<()> {
 
 fn clock_time(time: Timestamp) -> String {
     time.strftime("%H:%M:%S%.3f").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_something_away_is_shown_as_probing() {
+        let record = |state: &str, next_retry_at: Option<&str>| InFlight {
+            event: "order.created".to_owned(),
+            topic: "orders".to_owned(),
+            partition: 3,
+            offset: 42,
+            attempt: 1,
+            state: state.to_owned(),
+            last_error: None,
+            next_retry_at: next_retry_at.map(|at| at.parse().unwrap()),
+        };
+        assert_eq!(next_retry(&record("paused", None)).as_deref(), Some("probing"));
+        let waiting = record("waiting", Some("2026-01-31T12:00:02.5Z"));
+        assert_eq!(next_retry(&waiting).as_deref(), Some("12:00:02.500"));
+        assert_eq!(next_retry(&record("running", None)), None);
+    }
 }

@@ -22,6 +22,7 @@ fn pending() -> Case {
         order_id: "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap(),
         order: Answer::Known(order),
         services: services.to_vec(),
+        payment_gateway: "http://gateway:8090/".to_owned(),
         kafka: Answer::Known(KafkaEvidence { complete: true, ..KafkaEvidence::default() }),
     });
     case.said("order.created", "orders", 42)
@@ -86,7 +87,7 @@ impl Case {
             attempt,
             state: state.to_owned(),
             last_error: error.map(str::to_owned),
-            next_retry_at: error.map(|_| "2026-01-31T12:00:02.5Z".parse().unwrap()),
+            next_retry_at: error.filter(|_| state == "waiting").map(|_| "2026-01-31T12:00:02.5Z".parse().unwrap()),
         };
         match self.inspection(who) {
             Answer::Known(inspection) => inspection.in_flight.push(record),
@@ -145,6 +146,12 @@ fn the_gravest_cause_is_named_with_the_next_command() {
         (
             pending().in_hand(PAYMENT, "paused", 1, Some("cannot connect to the gateway")),
             "payment-service waits with order.created for something it needs that is away: cannot connect to the gateway",
+            "curl -i http://gateway:8090/health  # does the gateway answer? payment-service asks at its PAYMENT_GATEWAY_URL"
+                .to_owned(),
+        ),
+        (
+            pending().in_hand(INVENTORY, "paused", 1, Some("pool timed out")).said("payment.succeeded", "payments", 1),
+            "inventory-service waits with order.created for something it needs that is away: pool timed out",
             "docker compose ps --all".to_owned(),
         ),
         (
@@ -208,6 +215,23 @@ fn the_gravest_cause_is_named_with_the_next_command() {
             other => panic!("{other:?}, not: {sentence}"),
         }
     }
+}
+
+#[test]
+fn whoever_waits_is_told_when_the_deadline_cancels_the_order() {
+    let away = |expires_at: &str| {
+        let mut case = pending().in_hand(PAYMENT, "paused", 1, Some("no gateway"));
+        let Answer::Known(order) = &mut case.0.order else { panic!("{:?}", case.0.order) };
+        order.expires_at = Some(expires_at.parse().unwrap());
+        match case.verdict() {
+            Verdict::Blocked(blocker) => blocker.sentence,
+            other => panic!("{other:?}"),
+        }
+    };
+    let said = away("2026-01-31T12:00:27.5Z");
+    assert!(said.ends_with("no gateway; its deadline cancels the order at 12:00:27 UTC, in 27.5 s"), "{said}");
+    let said = away("2026-01-31T11:59:59Z");
+    assert!(said.ends_with("no gateway; its deadline has passed, and cancels the order any moment"), "{said}");
 }
 
 #[test]
