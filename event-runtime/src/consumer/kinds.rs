@@ -10,7 +10,7 @@
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use shared_events::{Envelope, EventId};
+use shared_events::Envelope;
 
 use super::router::UndecodableError;
 use crate::{
@@ -43,6 +43,13 @@ pub(super) enum Handled {
     Duplicate,
 }
 
+/// What the inbox is to remember of an event.
+#[derive(Clone, Copy)]
+enum Fate {
+    Handled,
+    Dead,
+}
+
 pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, HandlerError>>;
 
 pub(super) trait Handler: Send + Sync {
@@ -70,12 +77,9 @@ impl<H: TransactionalHandler> Handler for Transactional<H> {
     fn handle<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, Handled> {
         Box::pin(async move {
             let delivery = attempt.decode()?;
-            let mut tx = self.database.begin().await?;
-            if !attempt.record_in_inbox(&mut tx, delivery.envelope.id).await? {
-                tx.rollback().await?;
+            let Some((mut tx, mut outbox)) = attempt.mark(&self.database, &delivery, Fate::Handled).await? else {
                 return Ok(Handled::Duplicate);
-            }
-            let mut outbox = Outbox::caused_by(attempt.group, &delivery);
+            };
             self.handler.handle(&mut tx, &mut outbox, &delivery).await?;
             self.database.commit(tx, outbox).await?;
             Ok(Handled::Done)
@@ -85,11 +89,9 @@ impl<H: TransactionalHandler> Handler for Transactional<H> {
     fn exhausted<'a>(&'a self, attempt: Attempt<'a>, error: &'a HandlerError) -> Answer<'a, ()> {
         Box::pin(async move {
             let Ok(delivery) = attempt.decode() else { return Ok(()) };
-            let mut tx = self.database.begin().await?;
-            if !attempt.record_dead_in_inbox(&mut tx, delivery.envelope.id).await? {
-                return Ok(tx.rollback().await?);
-            }
-            let mut outbox = Outbox::caused_by(attempt.group, &delivery);
+            let Some((mut tx, mut outbox)) = attempt.mark(&self.database, &delivery, Fate::Dead).await? else {
+                return Ok(());
+            };
             self.handler.exhausted(&mut tx, &mut outbox, &delivery, error).await?;
             Ok(self.database.commit(tx, outbox).await?)
         })
@@ -118,7 +120,7 @@ impl<H: EffectHandler> Handler for Effect<H> {
             let plan = match self.handler.prepare(&mut tx, &delivery).await? {
                 Prepared::Do(plan) => plan,
                 Prepared::Nothing => {
-                    attempt.record_in_inbox(&mut tx, id).await?;
+                    inbox::record(&mut tx, attempt.group, id, attempt.replay, attempt.now).await?;
                     tx.commit().await?;
                     return Ok(Handled::Nothing);
                 }
@@ -126,12 +128,9 @@ impl<H: EffectHandler> Handler for Effect<H> {
             tx.commit().await?;
             // A crash from here to the last commit repeats the effect, under the same idempotency key.
             let outcome = self.handler.effect(&plan, &delivery).await?;
-            let mut tx = self.database.begin().await?;
-            if !attempt.record_in_inbox(&mut tx, id).await? {
-                tx.rollback().await?;
+            let Some((mut tx, mut outbox)) = attempt.mark(&self.database, &delivery, Fate::Handled).await? else {
                 return Ok(Handled::Duplicate);
-            }
-            let mut outbox = Outbox::caused_by(attempt.group, &delivery);
+            };
             self.handler.complete(&mut tx, &mut outbox, &delivery, outcome).await?;
             self.database.commit(tx, outbox).await?;
             Ok(if self.handler.proves_dependency(&plan) { Handled::Done } else { Handled::Nothing })
@@ -141,11 +140,9 @@ impl<H: EffectHandler> Handler for Effect<H> {
     fn exhausted<'a>(&'a self, attempt: Attempt<'a>, error: &'a HandlerError) -> Answer<'a, ()> {
         Box::pin(async move {
             let Ok(delivery) = attempt.decode() else { return Ok(()) };
-            let mut tx = self.database.begin().await?;
-            if !attempt.record_dead_in_inbox(&mut tx, delivery.envelope.id).await? {
-                return Ok(tx.rollback().await?);
-            }
-            let mut outbox = Outbox::caused_by(attempt.group, &delivery);
+            let Some((mut tx, mut outbox)) = attempt.mark(&self.database, &delivery, Fate::Dead).await? else {
+                return Ok(());
+            };
             self.handler.exhausted(&mut tx, &mut outbox, &delivery, error).await?;
             Ok(self.database.commit(tx, outbox).await?)
         })
@@ -198,11 +195,24 @@ impl Attempt<'_> {
         })
     }
 
-    async fn record_in_inbox(&self, tx: &mut Tx, id: EventId) -> Result<bool, sqlx::Error> {
-        inbox::record(tx, self.group, id, self.replay, self.now).await
-    }
-
-    async fn record_dead_in_inbox(&self, tx: &mut Tx, id: EventId) -> Result<bool, sqlx::Error> {
-        inbox::record_dead(tx, self.group, id, self.replay, self.now).await
+    /// Begins the transaction that decides the event's `fate`: with its inbox row, and an outbox for what follows. `None`
+    /// when nothing may follow.
+    async fn mark<E>(
+        &self,
+        database: &Database,
+        delivery: &Delivery<E>,
+        fate: Fate,
+    ) -> Result<Option<(Tx, Outbox)>, sqlx::Error> {
+        let mut tx = database.begin().await?;
+        let id = delivery.envelope.id;
+        let new = match fate {
+            Fate::Handled => inbox::record(&mut tx, self.group, id, self.replay, self.now).await?,
+            Fate::Dead => inbox::record_dead(&mut tx, self.group, id, self.replay, self.now).await?,
+        };
+        if !new {
+            tx.rollback().await?;
+            return Ok(None);
+        }
+        Ok(Some((tx, Outbox::caused_by(self.group, delivery))))
     }
 }
