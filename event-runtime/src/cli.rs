@@ -9,7 +9,7 @@ mod serve;
 
 pub use addresses::{BrokerArgs, announce};
 pub use events::{ReadArgs, follow};
-pub use output::{Format, Output, Paint, finish, one_line};
+pub use output::{Format, Output, Paint, finish, one_line, with_causes};
 pub use serve::serve;
 
 /// Exit codes.

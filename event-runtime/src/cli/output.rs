@@ -9,6 +9,7 @@ use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use serde::Serialize;
 
 use super::exit;
+use crate::error::Chain;
 
 /// How data is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -157,10 +158,16 @@ pub fn finish(result: anyhow::Result<u8>) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_broken_pipe(&error) => ExitCode::from(exit::OK),
         Err(error) => {
-            Output::new(Format::Table).note(format_args!("error: {error:#}"));
+            Output::new(Format::Table).note(format_args!("error: {}", with_causes(error.as_ref())));
             ExitCode::from(exit::FAILURE)
         }
     }
+}
+
+/// An error with its causes on one line, each said once: the clients of Kafka and of the databases repeat their cause in
+/// their own words.
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    Chain(error).to_string()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -188,4 +195,21 @@ impl<T: Display> Display for Coloured<T> {
 /// Events come from others: what would move the cursor or start a second row is made visible instead.
 pub fn one_line(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { '·' } else { letter }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+    use super::*;
+    use crate::reader::ReadError;
+
+    #[test]
+    fn a_cause_that_a_library_repeats_is_said_once() {
+        let source = KafkaError::MetadataFetch(RDKafkaErrorCode::BrokerTransportFailure);
+        let away = ReadError::Unreachable { brokers: "127.0.0.1:9092".to_owned(), source };
+        let said = with_causes(anyhow::Error::new(away).context("looking for lag").as_ref());
+        assert_eq!(said.matches("BrokerTransportFailure").count(), 1, "{said}");
+        assert!(said.starts_with("looking for lag: no Kafka broker answers at 127.0.0.1:9092: "), "{said}");
+    }
 }

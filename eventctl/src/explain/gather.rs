@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use event_runtime::{
     Record,
+    cli::with_causes,
     config::{
         KafkaConfig,
         discovery::{Found, Source},
@@ -59,7 +60,7 @@ pub async fn gather(sources: &Sources, order: OrderId, within: Duration) -> anyh
         payment_gateway: sources.payment_gateway.clone(),
         kafka: match kafka? {
             Ok(kafka) => Answer::Known(kafka),
-            Err(error) => Answer::Silent(format!("{:#}", anyhow::Error::new(error))),
+            Err(error) => Answer::Silent(with_causes(&error)),
         },
     })
 }

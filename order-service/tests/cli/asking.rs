@@ -1,4 +1,4 @@
-//! `status`, `list` and `completions`.
+//! `status`, `list` and `completions`; and a `serve` that cannot begin.
 
 use std::process::{Command, Stdio};
 
@@ -6,6 +6,16 @@ use serde_json::Value;
 use shared_events::OrderId;
 
 use crate::{order_service, stub::Stub, words};
+
+#[test]
+fn a_database_that_cannot_be_opened_is_told_with_each_cause_once() {
+    let database = "sqlite://no-such-folder/orders.db";
+    let ran =
+        order_service(&["serve", "--listen", "127.0.0.1:0", "--brokers", "127.0.0.1:1", "--database-url", database]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let error = ran.stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("{ran:?}"));
+    assert_eq!(error.matches("unable to open database file").count(), 1, "{error}");
+}
 
 #[test]
 fn status_shows_the_order_and_its_timeline() {
