@@ -46,6 +46,9 @@ enum Command {
     /// List orders, the newest first
     List(list::ListArgs),
     /// Show the events of all services as they happen
+    ///
+    /// Lines come as they are read: those of one order and topic in their order, those of different topics perhaps out
+    /// of the order of their times.
     Watch(watch::WatchArgs),
     /// Print shell completions
     Completions {

@@ -123,10 +123,18 @@ pub async fn run(args: PlaceArgs) -> anyhow::Result<u8> {
     }
 }
 
+/// `place` with its own usage, where `Cli::command()` alone would show that of all commands.
+fn place_command() -> clap::Command {
+    let mut cli = Cli::command();
+    // Until it is built, a subcommand does not know whose it is.
+    cli.build();
+    cli.find_subcommand("place").cloned().unwrap_or(cli)
+}
+
 impl PlaceArgs {
     /// The order of the flags. Ends the process as clap does when they do not fit together.
     fn order(&self) -> NewOrder {
-        let usage = |kind, message: String| -> ! { Cli::command().error(kind, message).exit() };
+        let usage = |kind, message: String| -> ! { place_command().error(kind, message).exit() };
         let mut items =
             pair(&self.sku, &self.quantity).unwrap_or_else(|message| usage(ErrorKind::WrongNumberOfValues, message));
         items.extend(self.item.iter().cloned());

@@ -108,6 +108,16 @@ fn flags_that_do_not_fit_together_are_usage_errors() {
 }
 
 #[test]
+fn flags_that_do_not_fit_together_are_answered_with_the_usage_of_place() {
+    for flags in
+        [&["--customer", "a@b.c"][..], &["--customer", "a@b.c", "--sku", "A", "--quantity", "1", "--quantity", "2"]]
+    {
+        let ran = order_service(&[&["place"], flags].concat());
+        assert!(ran.stderr.contains("Usage: order-service place "), "{flags:?}: {ran:?}");
+    }
+}
+
+#[test]
 fn a_service_that_is_away_is_named_with_where_its_address_came_from() {
     // Bound and not listening for HTTP any more: a port where nobody is.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
