@@ -242,11 +242,31 @@ impl Tx {
     }
 }
 
+/// Connections of a service to PostgreSQL. Reads have their own, so that no request waits behind a backlog of handlers.
+const WRITERS: u32 = 8;
+const READERS: u32 = 4;
+/// A connection that has rested for longer is tested before it is used.
+const UNTESTED: Duration = Duration::from_secs(1);
+
 fn postgres_pools(url: &str) -> Result<(AnyPool, AnyPool), sqlx::Error> {
     // Read here by the driver itself, so that a port that is no number is told at once and not at the first connection.
     PgConnectOptions::from_str(url)?;
-    let pool = AnyPoolOptions::new().max_connections(10).acquire_timeout(Duration::from_secs(5)).connect_lazy(url)?;
-    Ok((pool.clone(), pool))
+    let pool = |connections| {
+        AnyPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(Duration::from_secs(5))
+            // The test costs a round trip; one that worked a moment ago is as likely to work as one just tested.
+            .test_before_acquire(false)
+            .before_acquire(|conn, used| {
+                Box::pin(async move {
+                    if used.idle_for >= UNTESTED {
+                        conn.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+    };
+    Ok((pool(WRITERS).connect_lazy(url)?, pool(READERS).connect_lazy(url)?))
 }
 
 fn create_if_missing(url: &str) -> String {
