@@ -1,7 +1,7 @@
 //! Signals, sent to a child process: this test binary again, told to run one test that waits for them.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -14,11 +14,11 @@ const STOPPING: &str = "stopping";
 #[tokio::test]
 #[ignore = "the child of the tests below"]
 async fn child() {
-    let signal = tokio::spawn(shutdown::signal());
-    // The handlers are installed when the task first runs.
-    tokio::task::yield_now().await;
+    let signal = shutdown::signal();
     println!("waiting");
-    signal.await.unwrap();
+    // The first signal comes before anybody waits for it.
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    signal.await;
     println!("{STOPPING}");
     // A drain that takes its time.
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -33,6 +33,7 @@ impl Stopping {
     fn start() -> Stopping {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "signals::child", "--ignored", "--nocapture"])
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -45,6 +46,10 @@ impl Stopping {
 
     fn wait_for(&mut self, wanted: &str) {
         assert!(self.lines.any(|line| line.unwrap().ends_with(wanted)), "the child ended without {wanted:?}");
+    }
+
+    fn go_on(&mut self) {
+        self.child.stdin.take().unwrap().write_all(b"\n").unwrap();
     }
 
     fn send(&self, signal: &str) {
@@ -76,6 +81,7 @@ fn the_first_signal_asks_and_the_second_ends_the_process_at_once() {
     for (first, second) in [("-TERM", "-INT"), ("-INT", "-TERM"), ("-INT", "-INT")] {
         let mut child = Stopping::start();
         child.send(first);
+        child.go_on();
         child.wait_for(STOPPING);
         assert!(child.child.try_wait().unwrap().is_none(), "still at work after {first}");
         child.send(second);
