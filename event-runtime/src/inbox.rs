@@ -13,6 +13,15 @@ use shared_events::EventId;
 
 use crate::{Database, Tx};
 
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was handled.
+    Handled,
+    /// It was dead-lettered; a later replay may still handle it.
+    Dead,
+}
+
 /// Whether `group` is done with `event` as far as `replay` is concerned: see [`record`].
 ///
 /// # Errors
@@ -29,8 +38,8 @@ pub async fn seen(tx: &mut Tx, group: &str, event: EventId, replay: u32) -> Resu
     Ok(row.is_some())
 }
 
-/// Notes that `group` handles `event` in this transaction. False when nothing may follow: it had been handled before, or
-/// this `replay` (0 for a record that is none) or a later one was dead-lettered. A concurrent transaction with the same
+/// Notes in this transaction what became of `event` in `group`. False when nothing may follow: it had been handled before,
+/// or this `replay` (0 for a record that is none) or a later one was dead-lettered. A concurrent transaction with the same
 /// event waits here until the other one has ended.
 ///
 /// # Errors
@@ -40,33 +49,13 @@ pub async fn record(
     group: &str,
     event: EventId,
     replay: u32,
+    fate: Fate,
     now: Timestamp,
 ) -> Result<bool, sqlx::Error> {
-    insert(tx, group, event, replay, None, now).await
-}
-
-/// The same for an event that is dead-lettered instead: a later replay may still handle it.
-///
-/// # Errors
-/// When the database fails.
-pub async fn record_dead(
-    tx: &mut Tx,
-    group: &str,
-    event: EventId,
-    replay: u32,
-    now: Timestamp,
-) -> Result<bool, sqlx::Error> {
-    insert(tx, group, event, replay, Some(replay), now).await
-}
-
-async fn insert(
-    tx: &mut Tx,
-    group: &str,
-    event: EventId,
-    replay: u32,
-    dead_replay: Option<u32>,
-    now: Timestamp,
-) -> Result<bool, sqlx::Error> {
+    let dead_replay = match fate {
+        Fate::Handled => None,
+        Fate::Dead => Some(i64::from(replay)),
+    };
     let done = sqlx::query(
         "INSERT INTO inbox (consumer_group, event_id, handled_at, dead_replay) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (consumer_group, event_id) DO UPDATE \
@@ -75,7 +64,7 @@ async fn insert(
     .bind(group)
     .bind(event.to_string())
     .bind(now.as_microsecond())
-    .bind(dead_replay.map(i64::from))
+    .bind(dead_replay)
     .bind(i64::from(replay))
     .execute(tx.conn())
     .await?;

@@ -15,7 +15,8 @@ use shared_events::Envelope;
 use super::router::UndecodableError;
 use crate::{
     Database, Delivery, EffectHandler, HandlerError, Outbox, PlainHandler, Prepared, RawHandler, Record, RetryPolicy,
-    TransactionalHandler, Tx, inbox,
+    TransactionalHandler, Tx,
+    inbox::{self, Fate},
 };
 
 /// One attempt at one record.
@@ -41,13 +42,6 @@ pub(super) enum Handled {
     Nothing,
     /// It had been handled before.
     Duplicate,
-}
-
-/// What the inbox is to remember of an event.
-#[derive(Clone, Copy)]
-enum Fate {
-    Handled,
-    Dead,
 }
 
 pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, HandlerError>>;
@@ -120,7 +114,7 @@ impl<H: EffectHandler> Handler for Effect<H> {
             let plan = match self.handler.prepare(&mut tx, &delivery).await? {
                 Prepared::Do(plan) => plan,
                 Prepared::Nothing => {
-                    inbox::record(&mut tx, attempt.group, id, attempt.replay, attempt.now).await?;
+                    inbox::record(&mut tx, attempt.group, id, attempt.replay, Fate::Handled, attempt.now).await?;
                     tx.commit().await?;
                     return Ok(Handled::Nothing);
                 }
@@ -205,11 +199,7 @@ impl Attempt<'_> {
     ) -> Result<Option<(Tx, Outbox)>, sqlx::Error> {
         let mut tx = database.begin().await?;
         let id = delivery.envelope.id;
-        let new = match fate {
-            Fate::Handled => inbox::record(&mut tx, self.group, id, self.replay, self.now).await?,
-            Fate::Dead => inbox::record_dead(&mut tx, self.group, id, self.replay, self.now).await?,
-        };
-        if !new {
+        if !inbox::record(&mut tx, self.group, id, self.replay, fate, self.now).await? {
             tx.rollback().await?;
             return Ok(None);
         }

@@ -1,6 +1,9 @@
 //! Which events were handled is a set: an id counts once, however the ids alternate.
 
-use event_runtime::{Database, inbox};
+use event_runtime::{
+    Database,
+    inbox::{self, Fate},
+};
 use jiff::{SignedDuration, Timestamp};
 use shared_events::EventId;
 
@@ -8,7 +11,7 @@ use crate::stage::TestDatabase;
 
 async fn record(database: &Database, group: &str, event: EventId, now: Timestamp) -> bool {
     let mut tx = database.begin().await.unwrap();
-    let new = inbox::record(&mut tx, group, event, 0, now).await.unwrap();
+    let new = inbox::record(&mut tx, group, event, 0, Fate::Handled, now).await.unwrap();
     tx.commit().await.unwrap();
     new
 }
@@ -41,7 +44,7 @@ async fn an_event_whose_transaction_rolled_back_is_still_new() {
     let test = TestDatabase::migrated().await;
     let (database, event) = (test.connect(), EventId::new());
     let mut tx = database.begin().await.unwrap();
-    assert!(inbox::record(&mut tx, "g", event, 0, Timestamp::now()).await.unwrap());
+    assert!(inbox::record(&mut tx, "g", event, 0, Fate::Handled, Timestamp::now()).await.unwrap());
     assert!(inbox::seen(&mut tx, "g", event, 0).await.unwrap());
     drop(tx);
     assert!(record(&database, "g", event, Timestamp::now()).await);
@@ -77,10 +80,11 @@ async fn take(database: &Database, event: EventId, step: Step) -> bool {
     let (mut tx, now) = (database.begin().await.unwrap(), Timestamp::now());
     let (Handle(replay) | Bury(replay)) = step;
     let known = inbox::seen(&mut tx, "g", event, replay).await.unwrap();
-    let new = match step {
-        Handle(replay) => inbox::record(&mut tx, "g", event, replay, now).await.unwrap(),
-        Bury(replay) => inbox::record_dead(&mut tx, "g", event, replay, now).await.unwrap(),
+    let fate = match step {
+        Handle(_) => Fate::Handled,
+        Bury(_) => Fate::Dead,
     };
+    let new = inbox::record(&mut tx, "g", event, replay, fate, now).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(known, !new, "both must say the same");
     new
