@@ -1,16 +1,18 @@
-//! Where new orders are stored: those that arrive while a transaction is under way share the next one, so that a spike
+//! Where new orders are stored: those that arrive while transactions are under way share the next one, so that a spike
 //! costs a commit a batch instead of a commit an order. One that arrives alone waits for nobody.
 
-use std::{collections::HashSet, iter};
+use std::{collections::HashSet, iter, sync::Arc};
 
 use event_runtime::{Database, HandlerError, Outbox, http::Problem};
 use shared_events::OrderId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::store::{self, Entry, Request, StoredOrder};
 
 /// The most orders in one transaction: enough to make the commit cheap, few enough to keep the statements small.
 const MOST_TOGETHER: usize = 64;
+/// Transactions at a time: while one waits for the disk, or its connection for the processor, orders go on in the other.
+const SIDE_BY_SIDE: usize = 2;
 /// Requests beyond these wait before they may queue.
 const QUEUE: usize = 1024;
 
@@ -41,10 +43,13 @@ struct Waiting {
 }
 
 impl Intake {
-    /// Starts the task that stores orders in `database`. It ends once this is dropped and the queue is empty.
+    /// Starts the tasks that store orders in `database`. They end once this is dropped and the queue is empty.
     pub fn start(database: Database) -> Intake {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(run(database, waiting));
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..SIDE_BY_SIDE {
+            tokio::spawn(run(database.clone(), waiting.clone()));
+        }
         Intake { queue }
     }
 
@@ -54,15 +59,18 @@ impl Intake {
     /// When it is not stored.
     pub async fn place(&self, order: NewOrder) -> Result<Placed, Problem> {
         let (answer, outcome) = oneshot::channel();
-        let ended = || Problem::internal("the task that stores orders has ended");
+        let ended = || Problem::internal("the tasks that store orders have ended");
         self.queue.send(Waiting { order, answer }).await.map_err(|_| ended())?;
         outcome.await.map_err(|_| ended())?
     }
 }
 
-async fn run(database: Database, mut queue: mpsc::Receiver<Waiting>) {
+async fn run(database: Database, queue: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
     let mut batch = Vec::with_capacity(MOST_TOGETHER);
-    while queue.recv_many(&mut batch, MOST_TOGETHER).await > 0 {
+    loop {
+        if queue.lock().await.recv_many(&mut batch, MOST_TOGETHER).await == 0 {
+            return;
+        }
         // A client that went away while it waited gets no order that it does not know of.
         let mut batch: Vec<Waiting> = batch.drain(..).filter(|waiting| !waiting.answer.is_closed()).collect();
         if batch.is_empty() {
