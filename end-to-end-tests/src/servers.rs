@@ -1,13 +1,12 @@
 //! Kafka and databases under the stack: embedded, or real.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use event_runtime::config::KafkaConfig;
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
-use test_support::MockKafka;
-use tokio::process::Command;
+use test_support::{MockKafka, RealKafka};
 use uuid::Uuid;
 
 /// The broker and the databases of one test. They go when this is dropped.
@@ -19,7 +18,7 @@ pub struct Servers {
 
 enum Kafka {
     Embedded(MockKafka),
-    Real { config: KafkaConfig, folder: PathBuf },
+    Real(RealKafka),
 }
 
 enum Databases {
@@ -37,9 +36,7 @@ impl Servers {
         match std::env::var("TEST_DATABASE_URL") {
             Ok(server) => {
                 let prefix = format!("e2e_{}", Uuid::now_v7().simple());
-                let kafka_folder = folder.path().join("kafka");
-                let config = start_kafka(&kafka_folder).await?;
-                let kafka = Kafka::Real { config, folder: kafka_folder };
+                let kafka = Kafka::Real(RealKafka::start().await);
                 Ok(Servers { kafka, databases: Databases::Postgres { server, prefix }, folder })
             }
             Err(_) => Ok(Servers { kafka: Kafka::Embedded(MockKafka::start(1)), databases: Databases::Sqlite, folder }),
@@ -48,14 +45,14 @@ impl Servers {
 
     /// Whether Kafka and PostgreSQL are real.
     pub fn are_real(&self) -> bool {
-        matches!(self.kafka, Kafka::Real { .. })
+        matches!(self.kafka, Kafka::Real(_))
     }
 
     /// How clients reach Kafka.
     pub fn kafka(&self) -> KafkaConfig {
         match &self.kafka {
             Kafka::Embedded(broker) => broker.config(),
-            Kafka::Real { config, .. } => config.clone(),
+            Kafka::Real(broker) => broker.config(),
         }
     }
 
@@ -63,7 +60,7 @@ impl Servers {
     pub fn embedded(&self) -> Option<&MockKafka> {
         match &self.kafka {
             Kafka::Embedded(broker) => Some(broker),
-            Kafka::Real { .. } => None,
+            Kafka::Real(_) => None,
         }
     }
 
@@ -99,42 +96,12 @@ impl Servers {
     /// Restarts the real broker; its data stays.
     ///
     /// # Errors
-    /// When it does not come back.
+    /// When there is none.
     pub async fn restart_kafka(&self) -> anyhow::Result<()> {
         match &self.kafka {
-            Kafka::Real { folder, .. } => kafka_script("restart", folder).await.map(drop),
+            Kafka::Real(broker) => broker.restart().await,
             Kafka::Embedded(_) => bail!("the embedded broker keeps nothing, so it cannot be restarted"),
         }
+        Ok(())
     }
-}
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        if let Kafka::Real { folder, .. } = &self.kafka {
-            let stopped = std::process::Command::new(script()).arg("stop").arg("--dir").arg(folder).output();
-            if !stopped.as_ref().is_ok_and(|output| output.status.success()) {
-                tracing::error!(?stopped, "the test's Kafka broker did not stop");
-            }
-        }
-    }
-}
-
-async fn start_kafka(folder: &Path) -> anyhow::Result<KafkaConfig> {
-    let printed = kafka_script("start", folder).await?;
-    let brokers = printed
-        .lines()
-        .find_map(|line| line.strip_prefix("export KAFKA_BROKERS="))
-        .with_context(|| format!("scripts/kafka.sh did not print KAFKA_BROKERS but:\n{printed}"))?;
-    Ok(KafkaConfig { brokers: brokers.trim_matches(['"', '\'']).to_owned(), settings: Vec::new() })
-}
-
-async fn kafka_script(verb: &str, folder: &Path) -> anyhow::Result<String> {
-    let output = Command::new(script()).arg(verb).arg("--dir").arg(folder).output().await?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "scripts/kafka.sh {verb} failed:\n{stderr}");
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/kafka.sh")
 }

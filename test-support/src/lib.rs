@@ -7,6 +7,7 @@
 mod eventually;
 pub mod handling;
 pub mod mock_kafka;
+mod real_kafka;
 pub mod records;
 mod running;
 pub mod smtp;
@@ -14,6 +15,7 @@ mod temp_database;
 
 pub use eventually::eventually;
 pub use mock_kafka::MockKafka;
+pub use real_kafka::RealKafka;
 pub use running::RunningService;
 pub use smtp::SmtpSink;
 pub use temp_database::TempDatabase;
