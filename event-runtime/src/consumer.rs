@@ -19,11 +19,13 @@ mod client;
 mod commands;
 pub mod dead_letter;
 mod dispatch;
+mod ends;
 mod inspect;
 mod kinds;
 mod metrics;
 mod owned;
 mod poll;
+mod progress;
 mod rebalance;
 mod router;
 

@@ -24,7 +24,8 @@ use std::{
 };
 
 pub use self::messages::{
-    Generation, InHand, Lane, Limits, Offer, Offered, Outcome, Partition, Start, State, Task, Ticket, Verdict,
+    Extent, Generation, InHand, Lag, Lane, Limits, Offer, Offered, Outcome, Partition, Start, State, Task, Ticket,
+    Verdict,
 };
 use self::{
     outage::{Dependency, HeldLane},
@@ -127,7 +128,7 @@ impl<T: Clone> Scheduler<T> {
     /// Takes a record in.
     pub fn offer(&mut self, partition: &Partition, generation: Generation, offer: Offer<T>) -> Offered {
         let Some(assignment) = self.assignment(partition, generation) else { return Offered::NotAssigned };
-        if !assignment.take_offset(offer.offset) {
+        if !assignment.take_offset(offer.offset, offer.written) {
             return Offered::Repeated;
         }
         if let Some(lane) = assignment.queue(offer) {
@@ -139,7 +140,7 @@ impl<T: Clone> Scheduler<T> {
     /// Takes a record in that needs no handler: it only moves the watermark.
     pub fn skip(&mut self, partition: &Partition, generation: Generation, offset: i64) -> Offered {
         let Some(assignment) = self.assignment(partition, generation) else { return Offered::NotAssigned };
-        if !assignment.take_offset(offset) {
+        if !assignment.take_offset(offset, None) {
             return Offered::Repeated;
         }
         assignment.unfinished.remove(&offset);
@@ -256,6 +257,19 @@ impl<T: Clone> Scheduler<T> {
     /// The partitions that are paused now.
     pub fn paused(&self) -> usize {
         self.partitions.values().filter(|assignment| assignment.paused).count()
+    }
+
+    /// Notes where a partition ends.
+    pub fn note_extent(&mut self, partition: &Partition, generation: Generation, extent: Extent) {
+        let assignment = self.partitions.get_mut(partition).filter(|assignment| assignment.generation == generation);
+        if let Some(assignment) = assignment {
+            assignment.extent = Some(extent);
+        }
+    }
+
+    /// How far behind each assigned partition is.
+    pub fn lags(&self) -> impl Iterator<Item = (&Partition, Lag)> {
+        self.partitions.iter().map(|(partition, assignment)| (partition, assignment.lag()))
     }
 
     /// Every record in hand of one key.

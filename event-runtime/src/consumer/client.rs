@@ -1,6 +1,6 @@
 //! Puts the parts of a consumer together: client settings, threads and channels.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{collections::HashSet, sync::Arc, thread, time::Duration};
 
 use rdkafka::{ClientConfig, error::KafkaError};
 use tokio::sync::{mpsc, watch};
@@ -11,7 +11,9 @@ use super::{
     attempt::Runner,
     commands::Commands,
     dispatch::{Dispatcher, Work},
+    ends::Ends,
     poll::{Batch, ClientFactory, Poller, Pulse, nothing_owned},
+    progress::Progress,
     rebalance::{Membership, Rebalances},
     router::Router,
 };
@@ -89,7 +91,7 @@ pub(super) fn start(
     let (control, requests) = mpsc::channel(REQUESTS);
     let (closing, closed) = watch::channel(false);
     let (commands, membership) = (Arc::new(Commands::default()), Arc::new(Membership::default()));
-    let pulse = Arc::new(Pulse::new());
+    let (pulse, ends) = (Arc::new(Pulse::new()), Arc::new(Ends::default()));
 
     let clients = ClientFactory {
         config,
@@ -114,7 +116,7 @@ pub(super) fn start(
     };
     let first = clients.create().map_err(|source| StartError::Client { group, source })?;
     let batch = Batch::within(&settings.limits);
-    let poller = Poller { batch, clients, commands: commands.clone(), pulse: pulse.clone() };
+    let poller = Poller { batch, clients, commands: commands.clone(), pulse: pulse.clone(), ends: ends.clone() };
     let span = tracing::Span::current();
     let poll = move || {
         span.in_scope(|| poller.run(first));
@@ -123,6 +125,7 @@ pub(super) fn start(
     let spawned = thread::Builder::new().name(format!("{group}-poll")).spawn(poll);
     spawned.map_err(|source| StartError::Thread { group, source })?;
 
+    let progress = Progress { group, ends, metrics: context.metrics.clone(), shown: HashSet::new() };
     let runner = Runner {
         group,
         clock: context.clock,
@@ -136,6 +139,7 @@ pub(super) fn start(
         commands,
         drain_deadline: settings.drain_deadline,
         scheduler: Scheduler::new(settings.limits),
+        progress,
         work: Work::new(),
     };
     tokio::spawn(dispatcher.run(incoming, requests).in_current_span());

@@ -10,7 +10,7 @@ use std::{
 use tokio::{
     sync::{mpsc, oneshot},
     task::{self, AbortHandle, JoinError, JoinSet},
-    time::{Instant, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::Instrument;
 
@@ -19,6 +19,7 @@ use super::{
     commands::Commands,
     inspect::InFlight,
     metrics::{GroupLabels, RecordLabels},
+    progress::Progress,
     rebalance::Incoming,
     router::{Job, Route, Router},
 };
@@ -27,6 +28,9 @@ use crate::{
     error::Chain,
     scheduler::{Generation, Offer, Offered, Outcome, Partition, Scheduler, Start, Ticket, Verdict},
 };
+
+/// How often the consumer looks how far it is.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the owner of the consumer asks for.
 pub(super) enum Control {
@@ -40,6 +44,7 @@ pub(super) struct Dispatcher {
     pub(super) commands: Arc<Commands>,
     pub(super) drain_deadline: Duration,
     pub(super) scheduler: Scheduler<Arc<Job>>,
+    pub(super) progress: Progress,
     pub(super) work: Work,
 }
 
@@ -83,6 +88,8 @@ impl Work {
 impl Dispatcher {
     /// Runs until a shutdown has drained, or the poll thread is gone.
     pub(super) async fn run(mut self, mut incoming: mpsc::Receiver<Incoming>, mut control: mpsc::Receiver<Control>) {
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.start_attempts();
             self.answer_revoke();
@@ -106,11 +113,13 @@ impl Dispatcher {
                     // The consumer was dropped without a shutdown.
                     None => self.close(Instant::now()),
                 },
+                _ = looks.tick() => self.look(),
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }
         self.work.attempts.shutdown().await;
         self.tell_poll_thread();
+        self.progress.forget_all();
         self.commands.close();
     }
 
@@ -148,6 +157,7 @@ impl Dispatcher {
                 for partition in partitions {
                     self.abort(&partition);
                     self.scheduler.remove(&partition);
+                    self.progress.forget(&partition);
                 }
             }
         }
@@ -159,7 +169,8 @@ impl Dispatcher {
             Route::Job { job, handler, retry } => {
                 let key = job.record.key.as_deref().map(Arc::from);
                 let bytes = job.record.size();
-                let offer = Offer { offset, key, bytes, handler, retry, payload: job };
+                let written = job.record.timestamp;
+                let offer = Offer { offset, key, bytes, written, handler, retry, payload: job };
                 let offered = self.scheduler.offer(partition, generation, offer);
                 if offered != Offered::Queued {
                     let labels = RecordLabels { group: self.router.group, topic: partition.topic.to_string() };
@@ -260,6 +271,7 @@ impl Dispatcher {
         let mut offsets = Vec::new();
         for partition in revoke.partitions {
             self.abort(&partition);
+            self.progress.forget(&partition);
             if let Some(offset) = self.scheduler.remove(&partition) {
                 offsets.push((partition, offset));
             }
@@ -311,6 +323,10 @@ impl Dispatcher {
         metrics.blocked_keys.get_or_create(&labels).set(self.scheduler.blocked_lanes() as i64);
         metrics.paused_partitions.get_or_create(&labels).set(self.scheduler.paused() as i64);
         metrics.assigned_partitions.get_or_create(&labels).set(self.scheduler.assigned().count() as i64);
+    }
+
+    fn look(&mut self) {
+        self.progress.show(&mut self.scheduler, self.runner.clock.now());
     }
 
     fn next_wake(&self) -> Option<Instant> {

@@ -1,5 +1,7 @@
 //! What a consumer counts. The names are listed in docs/OPERATIONS.md.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -21,6 +23,8 @@ pub struct ConsumerMetrics {
     pub(super) blocked_keys: Family<GroupLabels, Gauge>,
     pub(super) paused_partitions: Family<GroupLabels, Gauge>,
     pub(super) assigned_partitions: Family<GroupLabels, Gauge>,
+    pub(super) lag_records: Family<PartitionLabels, Gauge>,
+    pub(super) oldest_unhandled_seconds: Family<PartitionLabels, Gauge<f64, AtomicU64>>,
     pub(super) rebalances: Family<GroupLabels, Counter>,
     pub(super) commit_failures: Family<GroupLabels, Counter>,
     pub(super) drain_seconds: Family<GroupLabels, Histogram, fn() -> Histogram>,
@@ -36,6 +40,13 @@ pub(super) struct GroupLabels {
 pub(super) struct RecordLabels {
     pub(super) group: &'static str,
     pub(super) topic: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct PartitionLabels {
+    pub(super) group: &'static str,
+    pub(super) topic: String,
+    pub(super) partition: i32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -66,6 +77,8 @@ impl Default for ConsumerMetrics {
             blocked_keys: Family::default(),
             paused_partitions: Family::default(),
             assigned_partitions: Family::default(),
+            lag_records: Family::default(),
+            oldest_unhandled_seconds: Family::default(),
             rebalances: Family::default(),
             commit_failures: Family::default(),
             drain_seconds: Family::new_with_constructor(|| Histogram::new(DRAIN_SECONDS)),
@@ -90,6 +103,13 @@ impl ConsumerMetrics {
         registry.register("blocked_keys", "Keys that wait for a retry or a dependency", self.blocked_keys.clone());
         registry.register("paused_partitions", "Partitions paused at the budget", self.paused_partitions.clone());
         registry.register("assigned_partitions", "Partitions this member has", self.assigned_partitions.clone());
+        registry.register(
+            "lag_records",
+            "Records of an owned partition that are not handled",
+            self.lag_records.clone(),
+        );
+        let oldest = "Age of the first record in hand that is not handled";
+        registry.register_with_unit("oldest_unhandled", oldest, Unit::Seconds, self.oldest_unhandled_seconds.clone());
         registry.register("rebalances", "Assignments and revocations", self.rebalances.clone());
         registry.register("commit_failures", "Offset commits that failed", self.commit_failures.clone());
         let drain = "Time until work in flight had ended, at a revoke";

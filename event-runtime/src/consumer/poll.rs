@@ -17,6 +17,7 @@ use rdkafka::{
 
 use super::{
     commands::{Commands, Wishes},
+    ends::{Ends, Lookout},
     metrics::RecordLabels,
     owned::Owned,
     rebalance::{Incoming, Rebalances, offset_list},
@@ -77,6 +78,7 @@ pub(super) struct Poller {
     pub(super) clients: ClientFactory,
     pub(super) commands: Arc<Commands>,
     pub(super) pulse: Arc<Pulse>,
+    pub(super) ends: Arc<Ends>,
 }
 
 /// When the poll thread last polled.
@@ -123,7 +125,11 @@ impl Poller {
         let mut client = Some(first);
         loop {
             if let Some(client) = client.take() {
+                let lookout = self.look_out(&client);
                 let ended = Polling { client: &client, poller: &self, errors: Errors::default() }.run();
+                if let Some(lookout) = lookout {
+                    lookout.stop();
+                }
                 let lost = client.context().owned().take_all();
                 if let Ended::Closing = ended {
                     // The last offsets are committed. Dropping the client leaves the group, which may block: nothing but
@@ -145,6 +151,15 @@ impl Poller {
                 }
             }
         }
+    }
+}
+
+impl Poller {
+    fn look_out(&self, client: &Arc<Client>) -> Option<Lookout> {
+        let from_latest = matches!(self.clients.config.get("auto.offset.reset"), Some("latest" | "largest" | "end"));
+        Lookout::start(client, self.ends.clone(), from_latest)
+            .inspect_err(|error| tracing::warn!(%error, "no thread that watches the lag: its metric is missing"))
+            .ok()
     }
 }
 

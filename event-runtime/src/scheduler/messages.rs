@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
+
 use crate::{HandlerError, RetryPolicy};
 
 /// A partition of a topic.
@@ -51,12 +53,32 @@ pub struct Offer<T> {
     pub key: Option<Arc<[u8]>>,
     /// What it takes in memory.
     pub bytes: usize,
+    /// When it was written, for its age.
+    pub written: Option<Timestamp>,
     /// Which handler it is for. Outages are told apart by handler.
     pub handler: usize,
     /// How its failures are tried again.
     pub retry: RetryPolicy,
     /// What [`Start`] hands back.
     pub payload: T,
+}
+
+/// Where a partition began for this assignment, and where it ends: one above its last record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// What was committed at the assignment, or where the group begins without that.
+    pub start: i64,
+    /// One above the last record.
+    pub end: i64,
+}
+
+/// How far behind a partition is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lag {
+    /// From the first record that is not handled to the end, if that is known.
+    pub records: Option<i64>,
+    /// When the first record in hand that is not handled was written.
+    pub oldest: Option<Timestamp>,
 }
 
 /// What became of an offer.

@@ -1,12 +1,14 @@
 //! One assigned partition: its lanes, its watermark, what it takes in memory.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use super::{BURY_RETRY, Generation, InHand, Lane, Offer, State, Task};
+use jiff::Timestamp;
+
+use super::{BURY_RETRY, Extent, Generation, InHand, Lag, Lane, Offer, State, Task};
 use crate::{HandlerError, RetryPolicy};
 
 #[derive(Debug)]
@@ -15,8 +17,10 @@ pub(super) struct Assignment<T> {
     /// Set when the partition is being given back.
     pub(super) stopped: bool,
     pub(super) paused: bool,
-    /// Offsets that came in and are not handled.
-    pub(super) unfinished: BTreeSet<i64>,
+    /// Offsets that came in and are not handled, with the time their records were written.
+    pub(super) unfinished: BTreeMap<i64, Option<Timestamp>>,
+    /// Where the partition ends, as far as that is known.
+    pub(super) extent: Option<Extent>,
     pub(super) lanes: HashMap<Lane, LaneState<T>>,
     /// Lanes whose head may start, in the order of their turns.
     pub(super) ready: VecDeque<Lane>,
@@ -76,7 +80,8 @@ impl<T: Clone> Assignment<T> {
             generation,
             stopped: false,
             paused: false,
-            unfinished: BTreeSet::new(),
+            unfinished: BTreeMap::new(),
+            extent: None,
             lanes: HashMap::new(),
             ready: VecDeque::new(),
             next_offset: None,
@@ -87,14 +92,14 @@ impl<T: Clone> Assignment<T> {
     }
 
     /// Notes that `offset` came in; false when it did before. A seek after a resume can repeat records.
-    pub(super) fn take_offset(&mut self, offset: i64) -> bool {
+    pub(super) fn take_offset(&mut self, offset: i64, written: Option<Timestamp>) -> bool {
         if self.next_offset.is_some_and(|next| offset < next) {
             return false;
         }
         self.next_offset = Some(offset + 1);
         // Where reading began need not be committed: it follows from what is committed already.
         self.reported.get_or_insert(offset);
-        self.unfinished.insert(offset);
+        self.unfinished.insert(offset, written);
         true
     }
 
@@ -129,7 +134,13 @@ impl<T: Clone> Assignment<T> {
 
     /// The offset to read next after a restart: everything below it is handled.
     pub(super) fn watermark(&self) -> Option<i64> {
-        self.unfinished.first().copied().or(self.next_offset)
+        self.unfinished.first_key_value().map(|(offset, _)| *offset).or(self.next_offset)
+    }
+
+    pub(super) fn lag(&self) -> Lag {
+        let records = self.extent.map(|Extent { start, end }| (end - self.watermark().unwrap_or(start)).max(0));
+        let oldest = self.unfinished.first_key_value().and_then(|(_, written)| *written);
+        Lag { records, oldest }
     }
 
     /// The watermark, if it has moved since this was last asked.

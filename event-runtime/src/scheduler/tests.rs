@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Generation, InHand, Limits, Offer, Offered, Outcome, Partition, Scheduler, Start, State, Task, Ticket, Verdict,
+    Extent, Generation, InHand, Lag, Limits, Offer, Offered, Outcome, Partition, Scheduler, Start, State, Task, Ticket,
+    Verdict,
 };
 use crate::{HandlerError, RetryPolicy};
 
@@ -62,6 +63,28 @@ fn skipped_records_move_the_watermark() {
     let mut bench = Bench::new(8);
     assert_eq!(bench.scheduler.skip(&partition(0), 1, 3), Offered::Queued);
     assert_eq!(bench.watermarks(), [4]);
+}
+
+#[test]
+fn the_lag_is_what_is_not_handled_up_to_the_end_and_its_age_that_of_the_first_record() {
+    let mut bench = Bench::new(8);
+    let lag = |bench: &Bench| bench.scheduler.lags().next().unwrap().1;
+    assert_eq!(lag(&bench), Lag { records: None, oldest: None }, "what is not known is not 0");
+    bench.scheduler.note_extent(&partition(0), 2, Extent { start: 0, end: 90 });
+    assert_eq!(lag(&bench).records, None, "an answer for another generation");
+    bench.scheduler.note_extent(&partition(0), 1, Extent { start: 5, end: 9 });
+    assert_eq!(lag(&bench).records, Some(4), "nothing has come in yet");
+    let written = |second| jiff::Timestamp::from_second(second).ok();
+    for (offset, key) in [(5, "a"), (6, "b")] {
+        bench.scheduler.offer(&partition(0), 1, Offer { written: written(offset), ..self::offer(offset, key) });
+    }
+    bench.start_all();
+    bench.handled(6);
+    assert_eq!(lag(&bench), Lag { records: Some(4), oldest: written(5) }, "6 is handled above a gap");
+    bench.handled(5);
+    assert_eq!(lag(&bench), Lag { records: Some(2), oldest: None });
+    bench.scheduler.note_extent(&partition(0), 1, Extent { start: 5, end: 6 });
+    assert_eq!(lag(&bench).records, Some(0), "an end that is older than what was handled");
 }
 
 #[test]
@@ -272,7 +295,7 @@ fn partition(number: i32) -> Partition {
 /// An empty key is none.
 fn offer(offset: i64, key: &str) -> Offer<i64> {
     let key = (!key.is_empty()).then(|| Arc::from(key.as_bytes()));
-    Offer { offset, key, bytes: 10, handler: 0, retry: RETRY, payload: offset }
+    Offer { offset, key, bytes: 10, written: None, handler: 0, retry: RETRY, payload: offset }
 }
 
 /// A scheduler with partition 0 assigned, and the attempts it started, by offset.

@@ -3,6 +3,7 @@
 mod dead_letters;
 mod failures;
 mod hand_over;
+mod progress;
 mod scene;
 
 use std::{sync::atomic::Ordering, time::Duration};

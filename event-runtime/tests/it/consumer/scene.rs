@@ -254,11 +254,20 @@ impl Scene {
     }
 
     pub fn start(&self, builder: ConsumerBuilder) -> Consumer {
+        self.start_counting(builder, self.metrics.clone())
+    }
+
+    /// A consumer that counts elsewhere, as one in another process does.
+    pub fn start_apart(&self, builder: ConsumerBuilder) -> Consumer {
+        self.start_counting(builder, ConsumerMetrics::default())
+    }
+
+    fn start_counting(&self, builder: ConsumerBuilder, metrics: ConsumerMetrics) -> Consumer {
         let context = ConsumerContext {
             kafka: self.kafka.clone(),
             producer: self.producer.clone(),
             clock: Clock::system(),
-            metrics: self.metrics.clone(),
+            metrics,
         };
         builder.start(context).unwrap()
     }
@@ -320,11 +329,16 @@ impl Scene {
 
     /// The value of a metric, given as it is printed: `consumer_dead_letters_total`, whatever its labels.
     pub fn metric(&self, name: &str) -> f64 {
+        self.series(name).iter().filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// The lines of a metric, one for each set of labels.
+    pub fn series(&self, name: &str) -> Vec<String> {
         let mut text = String::new();
         encode(&mut text, &self.registry).unwrap();
         writeln!(text).unwrap();
         let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        lines.map(str::to_owned).collect()
     }
 }
 

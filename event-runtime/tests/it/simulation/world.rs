@@ -216,6 +216,7 @@ impl World {
                 offset,
                 key: entry.key.clone(),
                 bytes: 10,
+                written: None,
                 handler: entry.handler,
                 retry: RETRY,
                 payload: entry,

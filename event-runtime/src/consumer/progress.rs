@@ -1,0 +1,56 @@
+//! How far the consumer is, as gauges: of the partitions it owns, and of no others.
+
+use std::{collections::HashSet, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{
+    ends::Ends,
+    metrics::{ConsumerMetrics, PartitionLabels},
+};
+use crate::scheduler::{Partition, Scheduler};
+
+pub(super) struct Progress {
+    pub(super) group: &'static str,
+    pub(super) ends: Arc<Ends>,
+    pub(super) metrics: ConsumerMetrics,
+    pub(super) shown: HashSet<Partition>,
+}
+
+impl Progress {
+    /// Tells `scheduler` where its partitions end, and shows how far it is.
+    pub(super) fn show<T: Clone>(&mut self, scheduler: &mut Scheduler<T>, now: Timestamp) {
+        for (partition, (generation, extent)) in &*self.ends.known() {
+            scheduler.note_extent(partition, *generation, *extent);
+        }
+        for (partition, lag) in scheduler.lags() {
+            let labels = self.labels(partition);
+            let age = lag.oldest.map_or(0.0, |written| now.duration_since(written).as_secs_f64().max(0.0));
+            self.metrics.oldest_unhandled_seconds.get_or_create(&labels).set(age);
+            // What is not known yet is not shown as 0.
+            if let Some(records) = lag.records {
+                self.metrics.lag_records.get_or_create(&labels).set(records);
+            }
+            self.shown.insert(partition.clone());
+        }
+    }
+
+    /// The partition is ours no longer: whoever has it now shows it.
+    pub(super) fn forget(&mut self, partition: &Partition) {
+        if self.shown.remove(partition) {
+            let labels = self.labels(partition);
+            self.metrics.lag_records.remove(&labels);
+            self.metrics.oldest_unhandled_seconds.remove(&labels);
+        }
+    }
+
+    pub(super) fn forget_all(&mut self) {
+        for partition in self.shown.clone() {
+            self.forget(&partition);
+        }
+    }
+
+    fn labels(&self, partition: &Partition) -> PartitionLabels {
+        PartitionLabels { group: self.group, topic: partition.topic.to_string(), partition: partition.number }
+    }
+}
