@@ -1,7 +1,7 @@
 //! Reads topics from outside of any consumer group: for people and tools that look, not for services that handle.
 //!
-//! Partitions are assigned by hand and nothing is ever committed, so reading disturbs no consumer. Blocking: an async
-//! caller runs it on a thread of its own.
+//! Partitions are assigned by hand and reading commits nothing, so it disturbs no consumer. Blocking: an async caller runs
+//! it on a thread of its own.
 
 mod brokers;
 mod position;
@@ -106,6 +106,9 @@ pub enum ReadError {
         /// What librdkafka says.
         source: KafkaError,
     },
+    /// The group does not stand where it was told to.
+    #[error("the group's offsets were not committed")]
+    NotCommitted(#[source] KafkaError),
     /// Reading was disturbed; the client goes on trying by itself, and calling again is right.
     #[error("reading is disturbed, still trying")]
     Disturbed(#[source] KafkaError),
@@ -148,6 +151,22 @@ impl Reader {
             }),
         });
         Reader::open_on(brokers, &wanted.collect::<Result<_, _>>()?, from, now)
+    }
+
+    /// Opens these partitions only, each at its offset, or at the first one that is kept.
+    ///
+    /// # Errors
+    /// When no broker answers, or a partition does not exist.
+    pub fn open_at(kafka: &KafkaConfig, offsets: &BTreeMap<(String, i32), i64>) -> Result<Reader, ReadError> {
+        let brokers = Brokers::new(kafka, None)?;
+        let mut watermarks = HashMap::new();
+        let mut begins = Vec::new();
+        for ((topic, partition), offset) in offsets {
+            let (low, high) = brokers.watermarks(topic, *partition)?;
+            watermarks.insert((topic.clone(), *partition), (low, high));
+            begins.push((topic.clone(), *partition, (*offset).clamp(low, high)));
+        }
+        Reader::assign(brokers.consumer, begins, &watermarks, None)
     }
 
     fn open_on(

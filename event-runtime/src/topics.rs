@@ -6,7 +6,10 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     error::{KafkaError, RDKafkaErrorCode},
 };
-use shared_events::{Group, Topic, topics::dead_letter_topic};
+use shared_events::{
+    Group, Topic,
+    topics::{dead_letter_topic, quarantine_topic},
+};
 
 use crate::{
     config::{ConfigError, KafkaConfig},
@@ -35,6 +38,12 @@ impl TopicSpec {
     /// find the time to look at them.
     pub fn dead_letters(topic: Topic, group: &str) -> TopicSpec {
         TopicSpec { name: dead_letter_topic(topic.name, group), retention: topic.retention * 4, ..topic.into() }
+    }
+
+    /// Where an operator's tool puts those of them that are not to be replayed any more.
+    pub fn quarantine(topic: Topic, group: &str) -> TopicSpec {
+        let name = quarantine_topic(topic.name, group);
+        TopicSpec { name, partitions: 1, ..TopicSpec::dead_letters(topic, group) }
     }
 
     /// All dead-letter topics of `group`.

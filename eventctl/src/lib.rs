@@ -1,8 +1,10 @@
-//! The operator's command line: what is on the topics, how far each consumer group is, and why an order is stuck.
+//! The operator's command line: what is on the topics, how far each consumer group is, why an order is stuck, and the way
+//! back for dead letters.
 //!
-//! It looks and does not touch: nothing is committed, no group is joined. Services are asked over HTTP, Kafka directly;
-//! no service's database is ever opened.
+//! It looks and does not touch, but for `topics apply` and the verbs of `dlt` with `--execute`; no consumer's group is ever
+//! joined or moved. Services are asked over HTTP, Kafka directly; no service's database is ever opened.
 
+mod dlt;
 mod explain;
 pub mod lag;
 mod tail;
@@ -13,7 +15,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use event_runtime::cli::{Output, exit, finish};
 
-/// Looks into the event system: topics, events, lag, and why an order is stuck.
+/// Looks into the event system: topics, events, lag, dead letters, and why an order is stuck.
 ///
 /// Where Kafka and the services are comes from flags, else the environment (KAFKA_BROKERS, ORDER_SERVICE_URL, …), else
 /// the .local-stack/env of a running `cargo run`, else the ports of the compose stack.
@@ -36,6 +38,9 @@ enum Command {
     Lag(lag::LagArgs),
     /// Say why an order is where it is, and what to do next
     Explain(explain::ExplainArgs),
+    /// Look at what could not be handled, and put it back
+    #[command(subcommand)]
+    Dlt(dlt::DltCommand),
     /// Print shell completions
     Completions {
         /// For which shell
@@ -50,6 +55,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Tail(args) => tail::run(&args),
         Command::Lag(args) => lag::run(&args),
         Command::Explain(args) => block_on(explain::run(args)),
+        Command::Dlt(command) => block_on(dlt::run(command)),
         Command::Completions { shell } => completions(shell),
     })
 }

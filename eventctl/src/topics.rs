@@ -144,7 +144,9 @@ fn days(seconds: u64) -> String {
 }
 
 /// Every topic that events or dead letters of the order system go to.
-fn declared() -> Vec<TopicSpec> {
+pub fn declared() -> Vec<TopicSpec> {
     let events = TOPICS.iter().map(|topic| TopicSpec::from(*topic));
-    events.chain(GROUPS.iter().flat_map(TopicSpec::dead_letters_of)).collect()
+    let quarantines =
+        GROUPS.iter().flat_map(|group| group.topics.iter().map(|topic| TopicSpec::quarantine(*topic, group.name)));
+    events.chain(GROUPS.iter().flat_map(TopicSpec::dead_letters_of)).chain(quarantines).collect()
 }

@@ -62,6 +62,12 @@ pub fn dead_letter_topic(topic: &str, group: &str) -> String {
     format!("{topic}.{group}.dlt")
 }
 
+/// Where an operator's tool puts the dead letters of `group` that are not to be replayed any more:
+/// `<topic>.<group>.quarantine`. One partition: nobody handles them.
+pub fn quarantine_topic(topic: &str, group: &str) -> String {
+    format!("{topic}.{group}.quarantine")
+}
+
 /// order-service's second group: it reads every dead letter, to show it in its order's timeline. What it cannot handle
 /// is skipped: a dead letter has no dead letter.
 pub const ORDER_TIMELINE_GROUP: &str = "order-service.timeline";
@@ -71,9 +77,13 @@ pub fn dead_letter_topics() -> impl Iterator<Item = String> {
     dead_letter_partitions().map(|(name, _)| name)
 }
 
-/// Every topic there must be, with its partition count: those that carry events, and each group's dead-letter topics.
+/// Every topic there must be, with its partition count: those that carry events, and each group's dead-letter and
+/// quarantine topics.
 pub fn all() -> impl Iterator<Item = (String, i32)> {
-    TOPICS.iter().map(|topic| (topic.name.to_owned(), topic.partitions)).chain(dead_letter_partitions())
+    let events = TOPICS.iter().map(|topic| (topic.name.to_owned(), topic.partitions));
+    let quarantine = |group: &'static Group| group.topics.iter().map(|topic| quarantine_topic(topic.name, group.name));
+    let quarantines = GROUPS.iter().flat_map(quarantine).map(|name| (name, 1));
+    events.chain(dead_letter_partitions()).chain(quarantines)
 }
 
 /// A dead-letter topic has as many partitions as the topic it takes from.

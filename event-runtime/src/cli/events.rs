@@ -144,7 +144,7 @@ impl<'a> EventLine<'a> {
         let headers = record
             .headers
             .iter()
-            .map(|(name, value)| (name.as_str(), value.as_deref().map(|value| header_text(name, value))));
+            .map(|(name, value)| (name.as_str(), value.as_deref().map(|value| dead_letter::header_text(name, value))));
         let envelope =
             Envelope::from_headers(record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())));
         let dead_letter = record.origin.topic.ends_with(".dlt").then(|| DeadLetter {
@@ -235,17 +235,6 @@ fn columns(time: &str, place: &str, r#type: &str, key: &str, source: &str, data:
 /// Today's events differ in their time of day; the day is in the JSON.
 fn clock_time(time: Timestamp) -> String {
     time.strftime("%H:%M:%S%.3f").to_string()
-}
-
-/// A header as text. Three of a dead letter's are numbers in binary.
-fn header_text(name: &str, value: &[u8]) -> String {
-    use dead_letter::header::{ORIGINAL_OFFSET, ORIGINAL_PARTITION, ORIGINAL_TIMESTAMP};
-    let number = match name {
-        ORIGINAL_PARTITION => value.try_into().ok().map(|bytes| i64::from(i32::from_be_bytes(bytes))),
-        ORIGINAL_OFFSET | ORIGINAL_TIMESTAMP => value.try_into().ok().map(i64::from_be_bytes),
-        _ => None,
-    };
-    number.map_or_else(|| lossy(value), |number| number.to_string())
 }
 
 fn lossy(bytes: &[u8]) -> String {

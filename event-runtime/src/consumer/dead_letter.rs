@@ -64,6 +64,8 @@ pub struct DeadLetter {
     pub original: Origin,
     /// The group that could not handle it.
     pub group: String,
+    /// The class of the failure: see [`header::EXCEPTION_FQCN`].
+    pub error_class: String,
     /// The last error with its causes.
     pub error: String,
     /// How many attempts were made.
@@ -72,6 +74,8 @@ pub struct DeadLetter {
     pub failed_at: Option<Timestamp>,
     /// How often the record was put back into its topic before.
     pub replay_count: u32,
+    /// Whether the letter is without the value that the record has: see [`header::VALUE_OMITTED`].
+    pub value_omitted: bool,
 }
 
 impl DeadLetter {
@@ -87,12 +91,46 @@ impl DeadLetter {
                 offset: i64::from_be_bytes(offset),
             },
             group: text(header::ORIGINAL_CONSUMER_GROUP).unwrap_or_default(),
+            error_class: text(header::EXCEPTION_FQCN).unwrap_or_default(),
             error: text(header::EXCEPTION_MESSAGE).unwrap_or_default(),
             attempts: text(header::ATTEMPTS).and_then(|count| count.parse().ok()).unwrap_or(0),
             failed_at: text(header::FAILED_AT).and_then(|time| time.parse().ok()),
             replay_count: text(header::REPLAY_COUNT).and_then(|count| count.parse().ok()).unwrap_or(0),
+            value_omitted: record.header(header::VALUE_OMITTED).is_some(),
         })
     }
+
+    /// The record that puts `letter`, which says this about itself, back to where it was: same key, value, event id and
+    /// headers, without what made it a dead letter, and for the group that failed alone. Sent twice, it is the same replay
+    /// twice, of which the group's inbox lets one through.
+    pub fn replay(&self, letter: &Record) -> OutgoingRecord {
+        let mut headers: Vec<_> = letter.headers.iter().filter(|(name, _)| !is_of_a_letter(name)).cloned().collect();
+        let mut add = |name: &str, value: String| headers.push((name.to_owned(), Some(value.into_bytes())));
+        add(header::TARGET_GROUP, self.group.clone());
+        add(header::REPLAY_COUNT, self.replay_count.saturating_add(1).to_string());
+        OutgoingRecord {
+            topic: self.original.topic.clone(),
+            partition: Some(self.original.partition),
+            key: letter.key.clone(),
+            value: letter.value.clone(),
+            headers,
+        }
+    }
+}
+
+/// Whether a header is about a dead letter rather than its record. Spring adds more of its own prefix than we do.
+fn is_of_a_letter(name: &str) -> bool {
+    OURS.contains(&name) || name.starts_with("kafka_dlt-") || name == header::TARGET_GROUP
+}
+
+/// A header as text. Three of a dead letter's are numbers in binary.
+pub fn header_text(name: &str, value: &[u8]) -> String {
+    let number = match name {
+        header::ORIGINAL_PARTITION => value.try_into().ok().map(|bytes| i64::from(i32::from_be_bytes(bytes))),
+        header::ORIGINAL_OFFSET | header::ORIGINAL_TIMESTAMP => value.try_into().ok().map(i64::from_be_bytes),
+        _ => None,
+    };
+    number.map_or_else(|| String::from_utf8_lossy(value).into_owned(), |number| number.to_string())
 }
 
 /// The dead letter of `record`: key, value and headers as they are, and the headers above.
@@ -143,5 +181,70 @@ fn class(error: &HandlerError) -> &'static str {
         HandlerError::Retry(_) => "retries-exhausted",
         HandlerError::Reject(_) => "rejected",
         HandlerError::Unavailable(_) => "unavailable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(headers: &[(&str, &[u8])]) -> Record {
+        let own = |(name, value): &(&str, &[u8])| ((*name).to_owned(), Some(value.to_vec()));
+        Record {
+            origin: Origin { topic: "orders".to_owned(), partition: 3, offset: 42 },
+            timestamp: Some(Timestamp::UNIX_EPOCH),
+            key: Some(b"k".to_vec()),
+            value: Some(b"{}".to_vec()),
+            headers: headers.iter().map(own).collect(),
+        }
+    }
+
+    fn letter_of(record: &Record, replays: u32) -> Record {
+        let letter = dead_letter("g", record, &HandlerError::reject("never"), 1, replays, Timestamp::UNIX_EPOCH);
+        let origin = Origin { topic: letter.topic, partition: 0, offset: 7 };
+        Record { origin, timestamp: None, key: letter.key, value: letter.value, headers: letter.headers }
+    }
+
+    /// KafkaHeaders and DeadLetterPublishingRecoverer of Spring Kafka: partition by `ByteBuffer.putInt`, offset and
+    /// timestamp by `putLong`, text as UTF-8.
+    #[test]
+    fn the_headers_have_the_names_and_encodings_of_springs() {
+        let letter = letter_of(&record(&[]), 0);
+        let table: [(&str, &[u8]); 8] = [
+            ("kafka_dlt-original-topic", b"orders"),
+            ("kafka_dlt-original-partition", &[0, 0, 0, 3]),
+            ("kafka_dlt-original-offset", &[0, 0, 0, 0, 0, 0, 0, 42]),
+            ("kafka_dlt-original-timestamp", &[0; 8]),
+            ("kafka_dlt-original-timestamp-type", b"CreateTime"),
+            ("kafka_dlt-original-consumer-group", b"g"),
+            ("kafka_dlt-exception-fqcn", b"rejected"),
+            ("kafka_dlt-exception-message", b"never"),
+        ];
+        for (name, value) in table {
+            assert_eq!(letter.header(name), Some(value), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_replay_is_the_record_again_for_the_group_that_failed() {
+        let original = record(&[("ce_id", b"e1"), ("traceparent", b"00-1-2-01"), ("mine", b"x")]);
+        let mut letter = letter_of(&original, 0);
+        // As Spring adds it.
+        letter.headers.push(("kafka_dlt-exception-stacktrace".to_owned(), Some(b"at \xe2\x80\xa6".to_vec())));
+        let replay = DeadLetter::read(&letter).unwrap().replay(&letter);
+        assert_eq!((replay.topic.as_str(), replay.partition), ("orders", Some(3)));
+        assert_eq!((&replay.key, &replay.value), (&original.key, &original.value));
+        let mut expected = original.headers.clone();
+        expected.push((header::TARGET_GROUP.to_owned(), Some(b"g".to_vec())));
+        expected.push((header::REPLAY_COUNT.to_owned(), Some(b"1".to_vec())));
+        assert_eq!(replay.headers, expected);
+
+        // It fails once more, and the next replay has each header once.
+        let failed = Record { headers: replay.headers, ..original.clone() };
+        let letter = letter_of(&failed, 1);
+        let again = DeadLetter::read(&letter).unwrap().replay(&letter);
+        expected.pop();
+        expected.push((header::REPLAY_COUNT.to_owned(), Some(b"2".to_vec())));
+        assert_eq!(again.headers, expected);
     }
 }

@@ -6,7 +6,7 @@ use std::{
 use jiff::Timestamp;
 use rdkafka::{
     Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer as _},
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
     util::Timeout,
 };
@@ -26,14 +26,14 @@ pub struct Brokers {
 
 impl Brokers {
     /// A client for `kafka`; connects when it is first used. With a `group`, [`committed`](Self::committed) answers for
-    /// that group; the group is never joined.
+    /// that group, and [`commit`](Self::commit) speaks for it; the group is never joined.
     ///
     /// # Errors
     /// When the configuration cannot be used.
     pub fn new(kafka: &KafkaConfig, group: Option<&str>) -> Result<Brokers, ReadError> {
         let mut client = kafka.client()?;
         client
-            // The client insists on a group even when partitions are assigned by hand; nothing is committed to it.
+            // The client insists on a group even when partitions are assigned by hand.
             .set("group.id", group.unwrap_or("event-runtime-reader"))
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -97,6 +97,18 @@ impl Brokers {
             ((element.topic().to_owned(), element.partition()), offset)
         });
         Ok(offsets.collect())
+    }
+
+    /// Says for the group that everything below these offsets is done. The group must have no members.
+    ///
+    /// # Errors
+    /// When the group's coordinator does not take it; the group may stand there all the same.
+    pub fn commit(&self, offsets: &BTreeMap<(String, i32), i64>) -> Result<(), ReadError> {
+        let mut list = TopicPartitionList::new();
+        for ((topic, partition), offset) in offsets {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(ReadError::NotCommitted)?;
+        }
+        self.patiently(|_| self.consumer.commit(&list, CommitMode::Sync)).map_err(ReadError::NotCommitted)
     }
 
     /// Asks again while leadership settles: for a second or so after a topic is made, or a broker has gone, the brokers

@@ -3,6 +3,7 @@
 
 mod explaining;
 mod lagging;
+mod replaying;
 mod services;
 mod tailing;
 
@@ -18,22 +19,28 @@ pub struct Ran {
 
 /// Runs `eventctl` in an empty folder, with no address in its environment, off the async threads.
 pub async fn eventctl(arguments: &[&str]) -> Ran {
-    let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    let mut command = command(arguments);
     let run = move || {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_eventctl"));
-        let addresses =
-            ["KAFKA_BROKERS", "ORDER_SERVICE_URL", "PAYMENT_SERVICE_URL", "INVENTORY_SERVICE_URL", "EMAIL_SERVICE_URL"];
-        for variable in addresses {
-            command.env_remove(variable);
-        }
-        let ended = command.args(arguments).current_dir(folder.path()).stdin(Stdio::null()).output().unwrap();
+        let ended = command.current_dir(folder.path()).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Ran { code: ended.status.code().unwrap_or(-1), stdout: text(ended.stdout), stderr: text(ended.stderr) }
     };
     let ran = tokio::task::spawn_blocking(run).await.unwrap();
     assert!(!ran.stderr.contains("panicked"), "no command may panic: {ran:?}");
     ran
+}
+
+/// `eventctl` with no address in its environment.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_eventctl"));
+    let addresses =
+        ["KAFKA_BROKERS", "ORDER_SERVICE_URL", "PAYMENT_SERVICE_URL", "INVENTORY_SERVICE_URL", "EMAIL_SERVICE_URL"];
+    for variable in addresses {
+        command.env_remove(variable);
+    }
+    command.args(arguments).stdin(Stdio::null());
+    command
 }
 
 /// The lines of a text with single blanks between words.
