@@ -46,7 +46,7 @@ pub use self::{
     metrics::ConsumerMetrics,
 };
 use self::{dispatch::Control, poll::Pulse, rebalance::Membership};
-use crate::{Clock, config::KafkaConfig, producer::Producer};
+use crate::{Clock, config::KafkaConfig, producer::Producer, scheduler::Flood};
 
 /// A poll thread that has not polled for this long is stuck. A revoke may take its drain deadline and a commit.
 const STALLED: Duration = Duration::from_secs(30);
@@ -72,6 +72,7 @@ pub struct Consumer {
     membership: Arc<Membership>,
     pulse: Arc<Pulse>,
     closed: watch::Receiver<bool>,
+    flood: watch::Receiver<Option<Flood>>,
 }
 
 /// Why a consumer does not work.
@@ -83,6 +84,20 @@ pub enum NotReady {
     /// Its poll thread hangs.
     #[error("consumer group {0} has not polled for {1:?}")]
     Stalled(&'static str, Duration),
+    /// Too many of its records could not be handled.
+    #[error(
+        "consumer group {group} has stopped handling: {} of the {} records of a minute went to its dead-letter topics. \
+         Look at why (`eventctl dlt list --group {group}`) and mend the cause: it tries one record at a time by \
+         itself and goes on when one is handled; a restart tries at once",
+        flood.dead_letters,
+        flood.records
+    )]
+    DeadLetterFlood {
+        /// The group.
+        group: &'static str,
+        /// What stopped it.
+        flood: Flood,
+    },
     /// It has ended.
     #[error("consumer group {0} has stopped")]
     Stopped(&'static str),
@@ -111,6 +126,8 @@ impl Consumer {
             Err(NotReady::NotAssigned(self.group))
         } else if idle > STALLED {
             Err(NotReady::Stalled(self.group, idle))
+        } else if let Some(flood) = *self.flood.borrow() {
+            Err(NotReady::DeadLetterFlood { group: self.group, flood })
         } else {
             Ok(())
         }

@@ -8,9 +8,11 @@
 //!   waits for an older generation's attempt at its key to end.
 //! - While a handler's dependency is away ([`HandlerError::Unavailable`]), its records are held and one at a time
 //!   probes; see [`outage`](self::Verdict::Unavailable).
+//! - A flood of dead letters stops everything for a while; see [`FloodLimits`].
 //!
 //! What it leaves out: batches, and order across topics.
 
+mod flood;
 mod messages;
 mod outage;
 mod partition;
@@ -23,13 +25,17 @@ use std::{
     time::Duration,
 };
 
-pub use self::messages::{
-    Extent, Generation, InHand, Lag, Lane, Limits, Offer, Offered, Outcome, Partition, Start, State, Task, Ticket,
-    Verdict,
-};
 use self::{
+    flood::FloodGuard,
     outage::{Dependency, HeldLane},
     partition::{Assignment, LaneState, Pending, Stage},
+};
+pub use self::{
+    flood::{Flood, FloodLimits},
+    messages::{
+        Extent, Generation, InHand, Lag, Lane, Limits, Offer, Offered, Outcome, Partition, Start, State, Task, Ticket,
+        Verdict,
+    },
 };
 use crate::{HandlerError, RetryPolicy};
 
@@ -51,6 +57,7 @@ pub struct Scheduler<T> {
     /// Lanes with a running attempt, of whichever generation.
     busy: HashSet<(Partition, Lane)>,
     dependencies: HashMap<usize, Dependency>,
+    guard: Option<FloodGuard>,
 }
 
 #[derive(Debug)]
@@ -74,7 +81,13 @@ impl<T: Clone> Scheduler<T> {
             running: HashMap::new(),
             busy: HashSet::new(),
             dependencies: HashMap::new(),
+            guard: None,
         }
+    }
+
+    /// Stops at a flood of dead letters.
+    pub fn guarded(self, limits: FloodLimits) -> Scheduler<T> {
+        Scheduler { guard: Some(FloodGuard::new(limits)), ..self }
     }
 
     /// A partition is ours from now on.
@@ -163,18 +176,23 @@ impl<T: Clone> Scheduler<T> {
         if probe_due {
             self.hold_ready();
         }
+        if let Some(guard) = &mut self.guard {
+            guard.advance(now);
+        }
     }
 
     /// When [`Scheduler::advance`] has something to do next.
     pub fn next_timer(&self) -> Option<Duration> {
         let retry = self.timers.first_key_value().map(|((at, _), _)| *at);
         let probe = self.dependencies.values().filter_map(Dependency::next_probe).min();
-        [retry, probe].into_iter().flatten().min()
+        let cool_down = self.guard.as_ref().and_then(FloodGuard::next_timer);
+        [retry, probe, cool_down].into_iter().flatten().min()
     }
 
     /// The next attempt to run, if one may start now.
     pub fn start_next(&mut self) -> Option<Start<T>> {
-        if self.running.len() >= self.limits.concurrency {
+        let guard_allows = self.guard.as_ref().is_none_or(|guard| guard.may_start(self.running.len()));
+        if self.running.len() >= self.limits.concurrency || !guard_allows {
             return None;
         }
         loop {
@@ -209,6 +227,13 @@ impl<T: Clone> Scheduler<T> {
             self.wake_successor(&partition, lane);
             return Verdict::Stale;
         }
+        if let Some(guard) = &mut self.guard {
+            match outcome {
+                Outcome::Buried => guard.dead_lettered(now),
+                Outcome::Handled { .. } => guard.handled(now),
+                Outcome::Failed(_) | Outcome::BuryFailed => {}
+            }
+        }
         let mut outage_ended = None;
         if matches!(outcome, Outcome::Handled { proves_dependency: true })
             && let Some((lasted, held)) = dependency.succeeded(ticket.0, now)
@@ -242,13 +267,14 @@ impl<T: Clone> Scheduler<T> {
     }
 
     /// Partitions to pause (`true`) or to resume: paused when its share of the budget is used up, resumed when half of
-    /// it is free again, so that the two do not alternate with every record.
+    /// it is free again, so that the two do not alternate with every record. A flood pauses all.
     pub fn pause_changes(&mut self) -> Vec<(Partition, Generation, bool)> {
         let sharers = self.partitions.len().max(1);
         let records = (self.limits.records / sharers).max(1);
         let bytes = (self.limits.bytes / sharers).max(1);
+        let flooded = self.guard.as_ref().is_some_and(FloodGuard::pauses);
         let changed = self.partitions.iter_mut().filter_map(|(partition, assignment)| {
-            let paused = assignment.update_pause(records, bytes)?;
+            let paused = assignment.update_pause(records, bytes, flooded)?;
             Some((partition.clone(), assignment.generation, paused))
         });
         changed.collect()
@@ -257,6 +283,11 @@ impl<T: Clone> Scheduler<T> {
     /// The partitions that are paused now.
     pub fn paused(&self) -> usize {
         self.partitions.values().filter(|assignment| assignment.paused).count()
+    }
+
+    /// The flood of dead letters that holds everything up, if there is one.
+    pub fn flood(&self) -> Option<Flood> {
+        self.guard.as_ref().and_then(FloodGuard::flood)
     }
 
     /// Notes where a partition ends.

@@ -11,7 +11,9 @@ use super::{
     router::Router,
 };
 use crate::{
-    Database, EffectHandler, PlainHandler, RawHandler, TransactionalHandler, scheduler::Limits, topics::TopicSpec,
+    Database, EffectHandler, PlainHandler, RawHandler, TransactionalHandler,
+    scheduler::{FloodLimits, Limits},
+    topics::TopicSpec,
 };
 
 /// Collects the handlers of one consumer group. The topics follow from the handlers' events.
@@ -37,7 +39,12 @@ impl ConsumerBuilder {
             dead_letter_topics: BTreeSet::new(),
             specs: Vec::new(),
             events: Vec::new(),
-            settings: Settings { limits, handler_timeout, drain_deadline: Duration::from_secs(10) },
+            settings: Settings {
+                limits,
+                handler_timeout,
+                drain_deadline: Duration::from_secs(10),
+                flood_limits: Some(FloodLimits::default()),
+            },
             chose_concurrency: false,
         }
     }
@@ -105,6 +112,13 @@ impl ConsumerBuilder {
     /// How long a revoke waits for what is in flight; 10 s by default, and less than half of `max.poll.interval.ms`.
     pub fn drain_deadline(mut self, deadline: Duration) -> Self {
         self.settings.drain_deadline = deadline;
+        self
+    }
+
+    /// From how many dead letters on the consumer stops handling for a while, or `None`: then every record that cannot be
+    /// handled goes to its dead-letter topic, however many. See [`FloodLimits`].
+    pub fn flood_limits(mut self, limits: Option<FloodLimits>) -> Self {
+        self.settings.flood_limits = limits;
         self
     }
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::{ConfigError, KafkaConfig},
-    scheduler::{Limits, Scheduler},
+    scheduler::{FloodLimits, Limits, Scheduler},
 };
 
 /// Batches of records on their way to the dispatcher. Few, for they are outside of the budget.
@@ -33,6 +33,7 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     pub(super) handler_timeout: Duration,
     pub(super) drain_deadline: Duration,
+    pub(super) flood_limits: Option<FloodLimits>,
 }
 
 /// Why a consumer cannot start.
@@ -125,7 +126,13 @@ pub(super) fn start(
     let spawned = thread::Builder::new().name(format!("{group}-poll")).spawn(poll);
     spawned.map_err(|source| StartError::Thread { group, source })?;
 
-    let progress = Progress { group, ends, metrics: context.metrics.clone(), shown: HashSet::new() };
+    let (tell_flood, flood) = watch::channel(None);
+    let progress = Progress { group, ends, metrics: context.metrics.clone(), shown: HashSet::new(), flood: tell_flood };
+    let scheduler = Scheduler::new(settings.limits);
+    let scheduler = match settings.flood_limits {
+        Some(limits) => scheduler.guarded(limits),
+        None => scheduler,
+    };
     let runner = Runner {
         group,
         clock: context.clock,
@@ -138,12 +145,12 @@ pub(super) fn start(
         runner: Arc::new(runner),
         commands,
         drain_deadline: settings.drain_deadline,
-        scheduler: Scheduler::new(settings.limits),
+        scheduler,
         progress,
         work: Work::new(),
     };
     tokio::spawn(dispatcher.run(incoming, requests).in_current_span());
-    Ok(Consumer { group, control, membership, pulse, closed })
+    Ok(Consumer { group, control, membership, pulse, closed, flood })
 }
 
 /// The safe settings, where `-X` does not say otherwise.

@@ -317,6 +317,7 @@ impl Dispatcher {
                 self.commands.pause(partition, generation, pause);
             }
         }
+        self.progress.note_flood(self.scheduler.flood());
         let labels = GroupLabels { group: self.router.group };
         let metrics = &self.runner.metrics;
         metrics.in_flight.get_or_create(&labels).set(self.scheduler.running() as i64);

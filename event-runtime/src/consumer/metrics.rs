@@ -23,6 +23,8 @@ pub struct ConsumerMetrics {
     pub(super) blocked_keys: Family<GroupLabels, Gauge>,
     pub(super) paused_partitions: Family<GroupLabels, Gauge>,
     pub(super) assigned_partitions: Family<GroupLabels, Gauge>,
+    pub(super) dead_letter_floods: Family<GroupLabels, Counter>,
+    pub(super) stopped_by_flood: Family<GroupLabels, Gauge>,
     pub(super) lag_records: Family<PartitionLabels, Gauge>,
     pub(super) oldest_unhandled_seconds: Family<PartitionLabels, Gauge<f64, AtomicU64>>,
     pub(super) rebalances: Family<GroupLabels, Counter>,
@@ -77,6 +79,8 @@ impl Default for ConsumerMetrics {
             blocked_keys: Family::default(),
             paused_partitions: Family::default(),
             assigned_partitions: Family::default(),
+            dead_letter_floods: Family::default(),
+            stopped_by_flood: Family::default(),
             lag_records: Family::default(),
             oldest_unhandled_seconds: Family::default(),
             rebalances: Family::default(),
@@ -103,6 +107,10 @@ impl ConsumerMetrics {
         registry.register("blocked_keys", "Keys that wait for a retry or a dependency", self.blocked_keys.clone());
         registry.register("paused_partitions", "Partitions paused at the budget", self.paused_partitions.clone());
         registry.register("assigned_partitions", "Partitions this member has", self.assigned_partitions.clone());
+        let floods = "Times that a flood of dead letters stopped the consumer";
+        registry.register("dead_letter_floods", floods, self.dead_letter_floods.clone());
+        let stopped = "Whether a flood of dead letters has stopped the consumer";
+        registry.register("stopped_by_flood", stopped, self.stopped_by_flood.clone());
         registry.register(
             "lag_records",
             "Records of an owned partition that are not handled",
@@ -121,6 +129,8 @@ impl ConsumerMetrics {
     /// first failure looks to Prometheus as if it had never grown, so that an alert would miss that failure.
     pub(super) fn begin(&self, group: &'static str, events: &[(&'static str, &'static str)]) {
         self.commit_failures.get_or_create(&GroupLabels { group }).inc_by(0);
+        self.dead_letter_floods.get_or_create(&GroupLabels { group }).inc_by(0);
+        self.stopped_by_flood.get_or_create(&GroupLabels { group }).set(0);
         for &(topic, event_type) in events {
             for r#type in [event_type, NO_EVENT] {
                 let labels = EventLabels { group, topic: topic.to_owned(), r#type: r#type.to_owned() };

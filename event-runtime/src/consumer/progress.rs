@@ -3,18 +3,20 @@
 use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::{
     ends::Ends,
-    metrics::{ConsumerMetrics, PartitionLabels},
+    metrics::{ConsumerMetrics, GroupLabels, PartitionLabels},
 };
-use crate::scheduler::{Partition, Scheduler};
+use crate::scheduler::{Flood, Partition, Scheduler};
 
 pub(super) struct Progress {
     pub(super) group: &'static str,
     pub(super) ends: Arc<Ends>,
     pub(super) metrics: ConsumerMetrics,
     pub(super) shown: HashSet<Partition>,
+    pub(super) flood: watch::Sender<Option<Flood>>,
 }
 
 impl Progress {
@@ -48,6 +50,33 @@ impl Progress {
         for partition in self.shown.clone() {
             self.forget(&partition);
         }
+    }
+
+    /// Says when a flood of dead letters begins, goes on, and is over.
+    pub(super) fn note_flood(&self, flood: Option<Flood>) {
+        let before = *self.flood.borrow();
+        if flood == before {
+            return;
+        }
+        let (group, labels) = (self.group, GroupLabels { group: self.group });
+        match flood {
+            Some(Flood { dead_letters, records, failed_probes: 0 }) => {
+                self.metrics.dead_letter_floods.get_or_create(&labels).inc();
+                tracing::error!(
+                    group,
+                    dead_letters,
+                    records,
+                    "a flood of dead letters: nothing more is handled until the cause is mended. What was not handled \
+                     stays in Kafka; after a pause one record at a time is tried"
+                );
+            }
+            Some(Flood { failed_probes, .. }) => {
+                tracing::warn!(group, failed_probes, "a record was tried and is a dead letter as well; pausing longer");
+            }
+            None => tracing::info!(group, "a record was handled: the flood of dead letters is over"),
+        }
+        self.metrics.stopped_by_flood.get_or_create(&labels).set(i64::from(flood.is_some()));
+        self.flood.send_replace(flood);
     }
 
     fn labels(&self, partition: &Partition) -> PartitionLabels {

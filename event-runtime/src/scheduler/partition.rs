@@ -155,9 +155,9 @@ impl<T: Clone> Assignment<T> {
     }
 
     /// Whether to pause (`true`) or resume, if that changes now.
-    pub(super) fn update_pause(&mut self, records: usize, bytes: usize) -> Option<bool> {
-        let full = self.records >= records || self.bytes >= bytes;
-        let roomy = self.records <= records / 2 && self.bytes <= bytes / 2;
+    pub(super) fn update_pause(&mut self, records: usize, bytes: usize, flooded: bool) -> Option<bool> {
+        let full = flooded || self.records >= records || self.bytes >= bytes;
+        let roomy = !flooded && self.records <= records / 2 && self.bytes <= bytes / 2;
         let paused = if self.paused { !roomy } else { full };
         (paused != self.paused).then(|| {
             self.paused = paused;

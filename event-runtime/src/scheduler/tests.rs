@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Extent, Generation, InHand, Lag, Limits, Offer, Offered, Outcome, Partition, Scheduler, Start, State, Task, Ticket,
-    Verdict,
+    Extent, FloodLimits, Generation, InHand, Lag, Limits, Offer, Offered, Outcome, Partition, Scheduler, Start, State,
+    Task, Ticket, Verdict,
 };
 use crate::{HandlerError, RetryPolicy};
 
@@ -85,6 +85,38 @@ fn the_lag_is_what_is_not_handled_up_to_the_end_and_its_age_that_of_the_first_re
     assert_eq!(lag(&bench), Lag { records: Some(2), oldest: None });
     bench.scheduler.note_extent(&partition(0), 1, Extent { start: 5, end: 6 });
     assert_eq!(lag(&bench).records, Some(0), "an end that is older than what was handled");
+}
+
+#[test]
+fn a_flood_of_dead_letters_stops_everything_and_one_record_at_a_time_tries_again() {
+    let mut bench = Bench::new(2);
+    let limits = FloodLimits { per_minute: 1, percent: 100, at_least: 10, cool_down: ms(1000) };
+    bench.scheduler = Scheduler::new(Limits { concurrency: 2, records: 1000, bytes: 100_000 }).guarded(limits);
+    bench.scheduler.assign(partition(0), 1);
+    bench.offer_all(&[(0, "a"), (1, "b")]);
+    assert_eq!(bench.start_all(), [0, 1]);
+    bench.fail(0, HandlerError::reject("no"));
+    bench.fail(1, HandlerError::reject("no"));
+    assert_eq!(bench.start_all(), [0, 1], "their dead letters");
+    bench.finish(0, Outcome::Buried);
+    assert_eq!(bench.scheduler.flood(), None, "one is not more than one");
+    bench.offer_all(&[(2, "c"), (3, "d")]);
+    assert_eq!(bench.start_all(), [2]);
+    bench.finish(1, Outcome::Buried);
+    assert!(bench.scheduler.flood().is_some());
+    assert_eq!(bench.pauses(), [(0, true)]);
+    assert_eq!(bench.fail(2, HandlerError::retry("no")), Verdict::Retry { pause: ms(50) });
+    bench.now = ms(999);
+    assert_eq!(bench.start_all(), NONE, "not even what is due for a retry");
+    assert_eq!(bench.scheduler.next_timer(), Some(ms(1000)));
+    bench.now = ms(1000);
+    assert_eq!(bench.start_all(), [3], "one at a time");
+    assert_eq!(bench.pauses(), [(0, false)], "there may be no other in hand");
+    bench.handled(3);
+    assert_eq!(bench.scheduler.flood(), None);
+    assert_eq!(bench.start_all(), [2]);
+    assert_eq!(bench.started(2).attempt, 2, "the stop used up no attempt");
+    assert_eq!(bench.watermarks(), [2]);
 }
 
 #[test]

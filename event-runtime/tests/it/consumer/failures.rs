@@ -1,10 +1,17 @@
 //! Retries, outages, panics and hangs.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
+use event_runtime::{
+    consumer::NotReady,
+    scheduler::{Flood, FloodLimits},
+};
 use test_support::eventually;
 
-use super::scene::{PATIENCE, Scene};
+use super::scene::{GROUP, PATIENCE, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_holds_only_its_key() {
@@ -75,4 +82,41 @@ async fn a_broker_that_comes_back_is_read_again() {
     scene.script.wait_for(2).await;
     assert_eq!(scene.script.of_key("a"), ["before", "after"]);
     consumer.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_dead_letters_stops_the_consumer_until_a_record_can_be_handled() {
+    let scene = Scene::new().await;
+    let limits = FloodLimits { per_minute: 100, percent: 50, at_least: 3, cool_down: Duration::from_secs(1) };
+    let consumer = scene.start(scene.transactional().concurrency(1).flood_limits(Some(limits)));
+    for key in ["a", "b", "c", "d"] {
+        scene.publish(key, "reject").await;
+    }
+    let flood = Flood { dead_letters: 3, records: 3, failed_probes: 0 };
+    eventually(PATIENCE, "stop", async || match consumer.ready() {
+        Err(NotReady::DeadLetterFlood { group: GROUP, flood: seen }) if seen == flood => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    let told = consumer.ready().unwrap_err().to_string();
+    assert!(told.contains("3 of the 3 records of a minute") && told.contains("mend the cause"), "{told}");
+    assert_eq!(scene.metric("consumer_stopped_by_flood"), 1.0);
+    scene.publish("a", "ok").await;
+    eventually(PATIENCE, "pause", async || match scene.metric("consumer_paused_partitions") {
+        1.0 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    assert_eq!(scene.metric("consumer_dead_letters_total"), 3.0, "the fourth waits");
+
+    // The fourth is tried first and fails, so this takes a second and then two.
+    let began = Instant::now();
+    scene.script.wait_for(1).await;
+    assert!(began.elapsed() > Duration::from_secs(2), "after {:?}", began.elapsed());
+    assert_eq!(scene.script.attempts(), [1]);
+    scene.wait_for_commit(5).await;
+    consumer.ready().unwrap();
+    assert_eq!(scene.metric("consumer_dead_letters_total"), 4.0);
+    assert_eq!(scene.metric("consumer_dead_letter_floods_total"), 1.0);
+    assert_eq!(scene.metric("consumer_stopped_by_flood") + scene.metric("consumer_paused_partitions"), 0.0);
 }

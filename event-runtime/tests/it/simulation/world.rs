@@ -9,7 +9,7 @@ use std::{
 
 use event_runtime::{
     HandlerError, RetryPolicy,
-    scheduler::{Limits, Offer, Offered, Outcome, Partition, Scheduler, Start, Task, Ticket, Verdict},
+    scheduler::{FloodLimits, Limits, Offer, Offered, Outcome, Partition, Scheduler, Start, Task, Ticket, Verdict},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -18,6 +18,7 @@ pub struct Faults {
     pub failures: bool,
     pub rebalances: bool,
     pub outages: bool,
+    pub floods: bool,
 }
 
 const CONCURRENCY: usize = 4;
@@ -52,6 +53,13 @@ struct Running {
     began_in_outage: bool,
 }
 
+fn scheduler(limits: Limits, faults: Faults) -> Scheduler<Entry> {
+    let scheduler = Scheduler::new(limits);
+    let cool_down = Duration::from_millis(500);
+    let limits = FloodLimits { per_minute: 3, percent: 20, at_least: 2, cool_down };
+    if faults.floods { scheduler.guarded(limits) } else { scheduler }
+}
+
 pub struct World {
     faults: Faults,
     random: StdRng,
@@ -76,6 +84,7 @@ pub struct World {
     /// Handlers whose dependency really is away.
     away: BTreeSet<usize>,
     starts: u64,
+    floods: u64,
     settling: bool,
 }
 
@@ -86,7 +95,7 @@ impl World {
         let mut world = World {
             faults,
             now: Duration::ZERO,
-            scheduler: Scheduler::new(limits),
+            scheduler: scheduler(limits, faults),
             log: BTreeMap::new(),
             committed: BTreeMap::new(),
             owned: BTreeMap::new(),
@@ -99,6 +108,7 @@ impl World {
             declared: BTreeSet::new(),
             away: BTreeSet::new(),
             starts: 0,
+            floods: 0,
             settling: false,
             random,
         };
@@ -106,13 +116,13 @@ impl World {
         world
     }
 
-    /// Plays the schedule; how many attempts were started.
-    pub fn run(mut self) -> u64 {
+    /// Plays the schedule; how many attempts were started, and how many floods stopped everything.
+    pub fn run(mut self) -> (u64, u64) {
         for _ in 0..self.random.random_range(50..300) {
             self.step();
         }
         self.settle();
-        self.starts
+        (self.starts, self.floods)
     }
 
     fn write_log(&mut self) {
@@ -243,6 +253,9 @@ impl World {
     fn started(&mut self, Start { ticket, payload: entry, task, attempt }: Start<Entry>) {
         self.starts += 1;
         let (generation, _) = self.owned[&entry.partition];
+        if self.scheduler.flood().is_some() {
+            assert!(self.running.is_empty(), "I6: after a flood one record at a time is tried");
+        }
         assert!(self.running.len() < CONCURRENCY, "more attempts than allowed");
         if let Some(key) = &entry.key {
             let overlap = self
@@ -290,7 +303,9 @@ impl World {
             self.done.get_mut(&entry.partition).expect("it is in the log").insert(entry.offset);
         }
         let random = self.random.random();
+        let flooded = self.scheduler.flood().is_some();
         let verdict = self.scheduler.finish(ticket, outcome, self.now, random);
+        self.floods += u64::from(!flooded && self.scheduler.flood().is_some());
         let current = self.owned.get(&entry.partition).is_some_and(|(owned, _)| *owned == generation);
         assert_eq!(verdict == Verdict::Stale, !current, "results of older generations count for nothing");
         match verdict {
@@ -396,7 +411,7 @@ impl World {
     /// Everything in memory is gone, attempts included; what they had done stays done.
     fn crash(&mut self) {
         let limits = Limits { concurrency: CONCURRENCY, records: 20, bytes: 10_000 };
-        self.scheduler = Scheduler::new(limits);
+        self.scheduler = scheduler(limits, self.faults);
         self.running.clear();
         self.declared.clear();
         self.owned.clear();
@@ -426,7 +441,7 @@ impl World {
     /// I3: with room for another attempt, the first record of every key runs, or waits for its own retry, its
     /// dependency, or an older generation's attempt at its key.
     fn check_nothing_waits_in_vain(&self) {
-        if self.running.len() >= CONCURRENCY {
+        if self.running.len() >= CONCURRENCY || self.scheduler.flood().is_some() {
             return;
         }
         for (partition, (_, next)) in &self.owned {
