@@ -5,6 +5,7 @@
 //! next ([`mailer`]): one that is away is waited for, one that says "not now" is asked again for ever, and only what it
 //! refuses for good goes to the dead-letter topic. It deliberately asks nobody about the order: the event says it all.
 
+mod audit;
 mod config;
 mod error;
 mod handlers;
@@ -15,6 +16,7 @@ mod store;
 mod templates;
 
 use anyhow::Context;
+pub use audit::audit;
 pub use config::Config;
 use event_runtime::{ConsumerBuilder, Service, service::App};
 pub use handlers::{ConfirmOrder, ExplainCancellation, Post};

@@ -1,22 +1,29 @@
-//! Runs email-service until SIGTERM or SIGINT.
+//! Runs email-service until SIGTERM or SIGINT, or exports what its database says.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use event_runtime::{cli, shutdown};
+use event_runtime::{
+    cli::{self, ServiceCommand},
+    shutdown,
+};
 
 /// Tells customers by mail how their order ended.
 #[derive(Parser)]
 #[command(name = "email-service", version)]
 struct Cli {
     #[command(flatten)]
-    config: email_service::Config,
+    command: ServiceCommand<email_service::Config>,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Cli { config } = Cli::parse();
-    let telemetry = config.service.telemetry.clone();
-    let work = async { email_service::bind(config).await?.run(shutdown::signal()).await };
-    cli::finish(cli::serve("email-service", &telemetry, work).await)
+    cli::finish(match Cli::parse().command {
+        ServiceCommand::Serve(config) => {
+            let telemetry = config.service.telemetry.clone();
+            let work = async { email_service::bind(config).await?.run(shutdown::signal()).await };
+            cli::serve("email-service", &telemetry, work).await
+        }
+        ServiceCommand::Audit(args) => cli::audit("email-service", &args, email_service::audit).await,
+    })
 }

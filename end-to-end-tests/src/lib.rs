@@ -4,6 +4,7 @@
 //! and on a real Apache Kafka that each test starts for itself with `scripts/kafka.sh` (topic names are fixed, so tests
 //! cannot share a broker).
 
+mod audit;
 mod orders;
 mod process;
 mod servers;

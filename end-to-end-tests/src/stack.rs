@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,8 @@ use tokio::time::sleep;
 
 use crate::{Order, OrderRequest, Process, Servers};
 
-const SERVICES: [&str; 4] = ["order-service", "payment-service", "inventory-service", "email-service"];
+/// Every service, order-service first.
+pub(crate) const SERVICES: [&str; 4] = ["order-service", "payment-service", "inventory-service", "email-service"];
 const GATEWAY: &str = "payment-gateway-fake";
 
 /// What a test may choose about its stack.
@@ -97,6 +98,11 @@ impl Stack {
     /// Broker and databases.
     pub fn servers(&self) -> &Servers {
         &self.servers
+    }
+
+    /// The binary that is every service.
+    pub(crate) fn program(&self) -> &Path {
+        &self.builder.program
     }
 
     /// The mail server.

@@ -3,14 +3,16 @@
 //! Data goes to stdout, everything said to a person to stderr. Colour only where a person looks: on a terminal.
 
 mod addresses;
+mod audit;
 mod events;
 mod output;
 mod serve;
 
 pub use addresses::{BrokerArgs, announce};
+pub use audit::{AuditArgs, Export, audit, moment, optional_moment};
 pub use events::{ReadArgs, follow};
 pub use output::{Format, Output, Paint, finish, one_line, with_causes};
-pub use serve::serve;
+pub use serve::{ServiceCommand, serve};
 
 /// Exit codes.
 pub mod exit {

@@ -78,7 +78,7 @@ impl Database {
         install_default_drivers();
         let (url, dialect) = match url.split(':').next().unwrap_or_default() {
             "postgres" | "postgresql" => (url.to_owned(), Dialect::Postgres),
-            "sqlite" => (create_if_missing(url), Dialect::Sqlite),
+            "sqlite" => (with_mode(url, "rwc"), Dialect::Sqlite),
             other => return Err(DatabaseUrlError::Scheme(other.chars().take(20).collect())),
         };
         let (writers, readers) = match dialect {
@@ -87,6 +87,17 @@ impl Database {
         }
         .map_err(DatabaseUrlError::Malformed)?;
         Ok(Database { writers, readers, dialect, url: url.into(), commits: Arc::new(watch::Sender::new(0)) })
+    }
+
+    /// The same for a database that must be there already: a missing SQLite file is not created.
+    ///
+    /// # Errors
+    /// When the URL is for no database we know. A database that is not there is no error here.
+    pub fn existing_lazy(url: &str) -> Result<Database, DatabaseUrlError> {
+        match url.starts_with("sqlite:") {
+            true => Database::connect_lazy(&with_mode(url, "rw")),
+            false => Database::connect_lazy(url),
+        }
     }
 
     /// For reads outside a transaction. On SQLite these connections refuse to write.
@@ -157,6 +168,18 @@ impl Database {
             Dialect::Sqlite => self.writers.begin_with("BEGIN IMMEDIATE").await?,
         };
         Ok(Tx { inner, dialect: self.dialect })
+    }
+
+    /// Begins a transaction that only reads, and sees the database as it was at one moment however long it takes.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn begin_snapshot(&self) -> Result<Tx, sqlx::Error> {
+        let statement = match self.dialect {
+            Dialect::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+            Dialect::Sqlite => "BEGIN",
+        };
+        Ok(Tx { inner: self.readers.begin_with(statement).await?, dialect: self.dialect })
     }
 
     /// Writes `outbox` into the transaction, commits, and wakes the relay.
@@ -269,11 +292,12 @@ fn postgres_pools(url: &str) -> Result<(AnyPool, AnyPool), sqlx::Error> {
     Ok((pool(WRITERS).connect_lazy(url)?, pool(READERS).connect_lazy(url)?))
 }
 
-fn create_if_missing(url: &str) -> String {
+/// How SQLite opens the file, unless the URL says so itself.
+fn with_mode(url: &str, mode: &str) -> String {
     if in_memory(url) || url.contains("mode=") {
         return url.to_owned();
     }
-    format!("{url}{}mode=rwc", if url.contains('?') { '&' } else { '?' })
+    format!("{url}{}mode={mode}", if url.contains('?') { '&' } else { '?' })
 }
 
 fn in_memory(url: &str) -> bool {

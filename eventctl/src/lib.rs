@@ -9,6 +9,7 @@ mod explain;
 pub mod lag;
 mod tail;
 mod topics;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,8 @@ enum Command {
     /// Look at what could not be handled, and put it back
     #[command(subcommand)]
     Dlt(dlt::DltCommand),
+    /// Check that every order ended once, was charged, mailed and served as it ended, and that nothing was lost
+    Verify(verify::VerifyArgs),
     /// Print shell completions
     Completions {
         /// For which shell
@@ -56,6 +59,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Lag(args) => lag::run(&args),
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Dlt(command) => block_on(dlt::run(command)),
+        Command::Verify(args) => block_on(verify::run(args)),
         Command::Completions { shell } => completions(shell),
     })
 }

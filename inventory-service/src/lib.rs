@@ -5,6 +5,7 @@
 //! order's reservation is decided without I/O ([`domain`]), under the lock of the reservation's row ([`handlers`]).
 //! It deliberately knows nothing of payments: order-service alone says how an order ended.
 
+mod audit;
 mod config;
 pub mod domain;
 mod error;
@@ -12,6 +13,7 @@ pub mod handlers;
 mod http;
 pub mod store;
 
+pub use audit::audit;
 pub use config::Config;
 use event_runtime::{ConsumerBuilder, Service, service::App};
 pub use http::routes;

@@ -1,22 +1,29 @@
-//! Runs inventory-service until SIGTERM or SIGINT.
+//! Runs inventory-service until SIGTERM or SIGINT, or exports what its database says.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use event_runtime::{cli, shutdown};
+use event_runtime::{
+    cli::{self, ServiceCommand},
+    shutdown,
+};
 
 /// Keeps stock and reserves it for orders.
 #[derive(Parser)]
 #[command(name = "inventory-service", version)]
 struct Cli {
     #[command(flatten)]
-    config: inventory_service::Config,
+    command: ServiceCommand<inventory_service::Config>,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Cli { config } = Cli::parse();
-    let telemetry = config.service.telemetry.clone();
-    let work = async { inventory_service::bind(config).await?.run(shutdown::signal()).await };
-    cli::finish(cli::serve("inventory-service", &telemetry, work).await)
+    cli::finish(match Cli::parse().command {
+        ServiceCommand::Serve(config) => {
+            let telemetry = config.service.telemetry.clone();
+            let work = async { inventory_service::bind(config).await?.run(shutdown::signal()).await };
+            cli::serve("inventory-service", &telemetry, work).await
+        }
+        ServiceCommand::Audit(args) => cli::audit("inventory-service", &args, inventory_service::audit).await,
+    })
 }

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use event_runtime::{
-    cli::{Output, exit, finish},
+    cli::{AuditArgs, Output, audit, exit, finish},
     config::discovery::{Discovery, ORDER_SERVICE},
     shutdown,
 };
@@ -50,6 +50,8 @@ enum Command {
     /// Lines come as they are read: those of one order and topic in their order, those of different topics perhaps out
     /// of the order of their times.
     Watch(watch::WatchArgs),
+    /// Export what the service's database says, one JSON object a line, for `eventctl verify`
+    Audit(AuditArgs),
     /// Print shell completions
     Completions {
         /// For which shell
@@ -73,6 +75,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => block_on(status::run(args)),
         Command::List(args) => block_on(list::run(args)),
         Command::Watch(args) => watch::run(&args),
+        Command::Audit(args) => block_on(audit("order-service", &args, order_service::audit)),
         Command::Completions { shell } => completions(shell),
     })
 }

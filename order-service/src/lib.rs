@@ -5,6 +5,7 @@
 //! order's row ([`handlers`]), which ends in exactly one `order.completed` or `order.cancelled`. It deliberately knows
 //! nothing of how a charge or a reservation is done or undone: whoever did it undoes it on `order.cancelled`.
 
+mod audit;
 pub mod catalogue;
 mod config;
 pub mod domain;
@@ -16,6 +17,7 @@ pub mod store;
 
 use std::sync::Arc;
 
+pub use audit::audit;
 pub use config::Config;
 use event_runtime::{Service, service::App};
 use shared_events::topics;

@@ -11,6 +11,7 @@
 //!
 //! It deliberately knows nothing of cards, and of orders no more than their events say.
 
+mod audit;
 mod config;
 pub mod domain;
 pub mod error;
@@ -23,6 +24,7 @@ use anyhow::Context;
 use event_runtime::{Service, service::App};
 use shared_events::topics;
 
+pub use audit::audit;
 pub use config::Config;
 use gateway::Gateway;
 

@@ -1,22 +1,29 @@
-//! Runs payment-service until SIGTERM or SIGINT.
+//! Runs payment-service until SIGTERM or SIGINT, or exports what its database says.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use event_runtime::{cli, shutdown};
+use event_runtime::{
+    cli::{self, ServiceCommand},
+    shutdown,
+};
 
 /// Charges and refunds orders at a payment gateway.
 #[derive(Parser)]
 #[command(name = "payment-service", version)]
 struct Cli {
     #[command(flatten)]
-    config: payment_service::Config,
+    command: ServiceCommand<payment_service::Config>,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Cli { config } = Cli::parse();
-    let telemetry = config.service.telemetry.clone();
-    let work = async { payment_service::bind(config).await?.run(shutdown::signal()).await };
-    cli::finish(cli::serve("payment-service", &telemetry, work).await)
+    cli::finish(match Cli::parse().command {
+        ServiceCommand::Serve(config) => {
+            let telemetry = config.service.telemetry.clone();
+            let work = async { payment_service::bind(config).await?.run(shutdown::signal()).await };
+            cli::serve("payment-service", &telemetry, work).await
+        }
+        ServiceCommand::Audit(args) => cli::audit("payment-service", &args, payment_service::audit).await,
+    })
 }

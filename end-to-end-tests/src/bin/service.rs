@@ -1,37 +1,63 @@
 //! Any service of the system in one binary, so that tests can start and kill real processes without depending on the
 //! binaries of other packages.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use event_runtime::{
+    cli::{self, ServiceCommand},
+    config::TelemetryConfig,
     shutdown,
-    telemetry::{self, LogOptions},
 };
 
 #[derive(Parser)]
 #[expect(clippy::enum_variant_names, reason = "the variants are named like the binaries they stand for")]
 enum Service {
-    OrderService(order_service::Config),
-    PaymentService(payment_service::Config),
-    InventoryService(inventory_service::Config),
-    EmailService(email_service::Config),
+    OrderService(ServiceCommand<order_service::Config>),
+    PaymentService(ServiceCommand<payment_service::Config>),
+    InventoryService(ServiceCommand<inventory_service::Config>),
+    EmailService(ServiceCommand<email_service::Config>),
     PaymentGatewayFake(payment_gateway_fake::Config),
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let service = Service::parse();
-    let telemetry = telemetry::init(&LogOptions::default())?;
-    let ended = run(service).await;
-    telemetry.shutdown().await;
-    ended
+async fn main() -> ExitCode {
+    cli::finish(run(Service::parse()).await)
 }
 
-async fn run(service: Service) -> anyhow::Result<()> {
+async fn run(service: Service) -> anyhow::Result<u8> {
+    use ServiceCommand::{Audit, Serve};
+    let logs = TelemetryConfig::default();
     match service {
-        Service::OrderService(config) => order_service::bind(config).await?.run(shutdown::signal()).await,
-        Service::PaymentService(config) => payment_service::bind(config).await?.run(shutdown::signal()).await,
-        Service::InventoryService(config) => inventory_service::bind(config).await?.run(shutdown::signal()).await,
-        Service::EmailService(config) => email_service::bind(config).await?.run(shutdown::signal()).await,
-        Service::PaymentGatewayFake(config) => payment_gateway_fake::bind(config).await?.run(shutdown::signal()).await,
+        Service::OrderService(Serve(config)) => {
+            cli::serve("order-service", &logs, async {
+                order_service::bind(config).await?.run(shutdown::signal()).await
+            })
+            .await
+        }
+        Service::PaymentService(Serve(config)) => {
+            let work = async { payment_service::bind(config).await?.run(shutdown::signal()).await };
+            cli::serve("payment-service", &logs, work).await
+        }
+        Service::InventoryService(Serve(config)) => {
+            let work = async { inventory_service::bind(config).await?.run(shutdown::signal()).await };
+            cli::serve("inventory-service", &logs, work).await
+        }
+        Service::EmailService(Serve(config)) => {
+            cli::serve("email-service", &logs, async {
+                email_service::bind(config).await?.run(shutdown::signal()).await
+            })
+            .await
+        }
+        Service::PaymentGatewayFake(config) => {
+            let work = async { payment_gateway_fake::bind(config).await?.run(shutdown::signal()).await };
+            cli::serve("payment-gateway-fake", &logs, work).await
+        }
+        Service::OrderService(Audit(args)) => cli::audit("order-service", &args, order_service::audit).await,
+        Service::PaymentService(Audit(args)) => cli::audit("payment-service", &args, payment_service::audit).await,
+        Service::InventoryService(Audit(args)) => {
+            cli::audit("inventory-service", &args, inventory_service::audit).await
+        }
+        Service::EmailService(Audit(args)) => cli::audit("email-service", &args, email_service::audit).await,
     }
 }

@@ -7,6 +7,7 @@ mod endings;
 mod kills;
 mod load;
 mod poison;
+mod verifying;
 
 use std::time::Duration;
 

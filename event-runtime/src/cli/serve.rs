@@ -1,8 +1,49 @@
-use super::exit;
+use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
+
+use super::{AuditArgs, exit};
 use crate::{
     config::TelemetryConfig,
     telemetry::{self, LogOptions},
 };
+
+/// The command line of a service: its configuration, which runs it, or `audit`.
+#[derive(Clone, Debug)]
+pub enum ServiceCommand<C> {
+    /// Run the service.
+    Serve(C),
+    /// Export what its database says.
+    Audit(AuditArgs),
+}
+
+const AUDIT: &str = "audit";
+
+// By hand: what clap derives cannot make a flattened, required configuration give way to a subcommand.
+impl<C: Args> Args for ServiceCommand<C> {
+    fn augment_args(command: Command) -> Command {
+        // After its arguments, whose doc comment would take its place.
+        let audit = AuditArgs::augment_args(Command::new(AUDIT))
+            .about("Export what the database says, one JSON object a line, for `eventctl verify`");
+        C::augment_args(command).subcommand(audit).args_conflicts_with_subcommands(true).subcommand_negates_reqs(true)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<C: FromArgMatches> FromArgMatches for ServiceCommand<C> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        match matches.subcommand_matches(AUDIT) {
+            Some(audit) => AuditArgs::from_arg_matches(audit).map(Self::Audit),
+            None => C::from_arg_matches(matches).map(Self::Serve),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
 
 /// Runs a service's `work` as a process of its own: logs and traces begin before it and are sent before it ends.
 /// [`finish`](super::finish) turns the result into an exit code: never a backtrace, even where `RUST_BACKTRACE` asks for
@@ -19,4 +60,28 @@ pub async fn serve(
     let ended = work.await;
     telemetry.shutdown().await;
     ended.map(|()| exit::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::ServiceConfig;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        command: ServiceCommand<ServiceConfig>,
+    }
+
+    #[test]
+    fn a_service_is_run_by_its_configuration_and_exports_beside_it() {
+        let line = Line::try_parse_from(["service", "--database-url", "sqlite:x.db", "--listen", "127.0.0.1:0"]);
+        assert!(matches!(line.unwrap().command, ServiceCommand::Serve(config) if config.listen.is_some()));
+        let line = Line::try_parse_from(["service", "audit", "--database-url", "sqlite:x.db"]);
+        assert!(matches!(line.unwrap().command, ServiceCommand::Audit(args) if args.database_url == "sqlite:x.db"));
+        let error = Line::try_parse_from(["service", "--listen", "127.0.0.1:0"]).unwrap_err().to_string();
+        assert!(error.contains("--database-url"), "{error}");
+    }
 }

@@ -6,6 +6,7 @@ mod lagging;
 mod replaying;
 mod services;
 mod tailing;
+mod verifying;
 
 use std::process::{Command, Stdio};
 
@@ -34,8 +35,15 @@ pub async fn eventctl(arguments: &[&str]) -> Ran {
 /// `eventctl` with no address in its environment.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_eventctl"));
-    let addresses =
-        ["KAFKA_BROKERS", "ORDER_SERVICE_URL", "PAYMENT_SERVICE_URL", "INVENTORY_SERVICE_URL", "EMAIL_SERVICE_URL"];
+    let addresses = [
+        "KAFKA_BROKERS",
+        "ORDER_SERVICE_URL",
+        "PAYMENT_SERVICE_URL",
+        "INVENTORY_SERVICE_URL",
+        "EMAIL_SERVICE_URL",
+        "PAYMENT_GATEWAY_URL",
+        "MAILPIT_URL",
+    ];
     for variable in addresses {
         command.env_remove(variable);
     }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where an unwrap fails")]
 
 mod asking;
+mod auditing;
 mod placing;
 mod placing_files;
 mod stub;
