@@ -1,14 +1,16 @@
 //! Which events a consumer group has handled: a set of ids, so that A, B, A applies A once.
 //!
 //! A row is written in the transaction that holds the event's effect. Rows are kept longer than the topic keeps its
-//! records; [`clean`] removes older ones.
+//! records ([`kept_for`]); [`clean`] removes older ones.
 //!
 //! A dead letter leaves a row as well, so that its repetition says nothing twice; its replay must get through all the
 //! same, but only while nobody has handled the event: the record may have been delivered again after its letter was
 //! written, and handled then. So there is one row an event, and it says whether the event is handled or which replay of it
 //! was dead-lettered last (0: the record itself). A replay takes the row over from an earlier dead letter only.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 use shared_events::EventId;
 
 use crate::{Database, Tx};
@@ -69,6 +71,12 @@ pub async fn record(
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// For how long an event is remembered whose topic keeps records for `retention`: twice that, because retention is the
+/// least a broker keeps and not the most.
+pub fn kept_for(retention: Duration) -> SignedDuration {
+    SignedDuration::try_from(retention.saturating_mul(2)).unwrap_or(SignedDuration::MAX)
 }
 
 /// Forgets events that were handled before `before`, a few at a time so that no handler waits long. Returns how many.

@@ -1,8 +1,13 @@
-//! Creates the topics a service needs.
+//! Creates the topics a service needs, and deletes what an operator does not.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use rdkafka::{
+    Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     error::{KafkaError, RDKafkaErrorCode},
 };
@@ -129,6 +134,35 @@ pub async fn ensure(kafka: &KafkaConfig, wanted: &[TopicSpec]) -> Result<Vec<Str
         }
     }
     Ok(created)
+}
+
+/// Deletes the records below these offsets, by topic and partition.
+///
+/// # Errors
+/// When a broker does not do it. Some partitions may have been cut all the same; doing it again does no harm.
+pub async fn delete_records(kafka: &KafkaConfig, before: &BTreeMap<(String, i32), i64>) -> Result<(), DeleteError> {
+    let admin: Admin = Arc::new(kafka.client()?.create_with_context(QuietContext).map_err(DeleteError::Client)?);
+    let mut list = TopicPartitionList::new();
+    for ((topic, partition), offset) in before {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(DeleteError::Refused)?;
+    }
+    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+    let answer = admin.delete_records(&list, &options).await.map_err(DeleteError::Refused)?;
+    answer.elements().iter().try_for_each(|element| element.error()).map_err(DeleteError::Refused)
+}
+
+/// Why records are still there.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteError {
+    /// A setting that cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The client could not be made.
+    #[error("the Kafka client cannot be configured")]
+    Client(#[source] KafkaError),
+    /// The broker says no, does not answer in time, or, as the embedded one, knows no such request.
+    #[error("the records were not deleted")]
+    Refused(#[source] KafkaError),
 }
 
 type Admin = Arc<AdminClient<QuietContext>>;

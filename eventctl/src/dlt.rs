@@ -1,9 +1,11 @@
 //! `dlt`: what consumer groups could not handle, and how it goes back.
 
+mod edit;
 mod letters;
 mod list;
 mod plan;
 mod progress;
+mod purge;
 mod replay;
 mod selection;
 mod show;
@@ -19,6 +21,8 @@ pub enum DltCommand {
     Show(show::ShowArgs),
     /// Put dead letters back into their topics, for the groups that failed alone
     Replay(Box<replay::ReplayArgs>),
+    /// Delete dead letters
+    Purge(purge::PurgeArgs),
 }
 
 pub async fn run(command: DltCommand) -> anyhow::Result<u8> {
@@ -26,6 +30,7 @@ pub async fn run(command: DltCommand) -> anyhow::Result<u8> {
         DltCommand::List(args) => list::run(&args),
         DltCommand::Show(args) => show::run(&args),
         DltCommand::Replay(args) => replay::run(&args).await,
+        DltCommand::Purge(args) => purge::run(&args).await,
     }
 }
 

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Clock, Database, error::Chain, inbox};
 
 const EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// Forgets handled events once no topic can deliver them again: twice the longest `retention`, because retention is
-/// the least a broker keeps and not the most.
+/// Forgets handled events once no topic can deliver them again; `retention` is that of the topic that keeps records
+/// longest.
 pub(super) async fn run(database: Database, clock: Clock, retention: Duration, stop: CancellationToken) {
-    let keep = SignedDuration::try_from(retention.saturating_mul(2)).unwrap_or(SignedDuration::MAX);
+    let keep = inbox::kept_for(retention);
     let mut ticks = tokio::time::interval(EVERY);
     loop {
         tokio::select! {

@@ -19,7 +19,10 @@ use shared_events::header;
 pub const REPLAY_GROUP: &str = "eventctl.dlt-replay";
 
 /// How dead-letter topics end: `<topic>.<group>.dlt`.
-const SUFFIX: &str = ".dlt";
+const DEAD_LETTERS: &str = ".dlt";
+
+/// How those of letters end that are not to be replayed any more: `<topic>.<group>.quarantine`.
+const QUARANTINE: &str = ".quarantine";
 
 /// For so long nothing may come before reading is given up.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -34,6 +37,10 @@ pub struct TopicArgs {
     /// Only dead letters of this group, such as payment-service
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
+
+    /// Those in quarantine instead, TOPIC.GROUP.quarantine
+    #[arg(long)]
+    pub quarantined: bool,
 }
 
 /// A dead letter, without its record.
@@ -80,8 +87,8 @@ impl TopicArgs {
     ///
     /// # Errors
     /// When there are none although one was named: it may be misspelt.
-    fn pick(&self, existing: &BTreeMap<String, i32>) -> anyhow::Result<BTreeMap<String, i32>> {
-        let dead = || existing.iter().filter(|(name, _)| name.ends_with(SUFFIX));
+    pub fn pick(&self, existing: &BTreeMap<String, i32>) -> anyhow::Result<BTreeMap<String, i32>> {
+        let dead = || existing.iter().filter(|(name, _)| name.ends_with(self.suffix()));
         let picked: BTreeMap<String, i32> =
             dead().filter(|(name, _)| self.may_be(name)).map(|(name, count)| (name.clone(), *count)).collect();
         if picked.is_empty() && (self.topic.is_some() || self.group.is_some()) {
@@ -94,7 +101,18 @@ impl TopicArgs {
     /// By its name alone, where a dot may belong to the topic's name or to the group's: [`fits`](Self::fits) is exact.
     fn may_be(&self, name: &str) -> bool {
         let topic = self.topic.as_deref().is_none_or(|topic| name == topic || name.starts_with(&format!("{topic}.")));
-        topic && self.group.as_deref().is_none_or(|group| name.ends_with(&format!(".{group}{SUFFIX}")))
+        topic && self.group.as_deref().is_none_or(|group| name.ends_with(&format!(".{group}{}", self.suffix())))
+    }
+
+    fn suffix(&self) -> &'static str {
+        if self.quarantined { QUARANTINE } else { DEAD_LETTERS }
+    }
+
+    /// The letters of one topic that holds some, if it does by its name.
+    pub fn only(topic: &str) -> Option<TopicArgs> {
+        let quarantined = topic.ends_with(QUARANTINE);
+        let holds = quarantined || topic.ends_with(DEAD_LETTERS);
+        holds.then(|| TopicArgs { topic: Some(topic.to_owned()), quarantined, group: None })
     }
 
     fn fits(&self, place: &Origin, dead: &DeadLetter) -> bool {
@@ -183,6 +201,16 @@ impl Letter {
 
 fn key_of(place: &Origin) -> (&str, i32, i64) {
     (&place.topic, place.partition, place.offset)
+}
+
+/// The record that stands exactly there, if it is still kept.
+///
+/// # Errors
+/// When no broker answers, or there is no such partition.
+pub fn record_at(output: &Output, kafka: &KafkaConfig, place: &Origin) -> anyhow::Result<Option<Record>> {
+    let begin = BTreeMap::from([((place.topic.clone(), place.partition), place.offset)]);
+    let record = next(output, &mut Reader::open_at(kafka, &begin)?)?;
+    Ok(record.filter(|record| record.origin == *place))
 }
 
 /// The next of the records that were there when reading began; none when all have been read.

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use event_runtime::Origin;
+use event_runtime::{Origin, inbox};
+use jiff::Timestamp;
 use serde::Serialize;
-use shared_events::topics::quarantine_topic;
+use shared_events::topics::{TOPICS, quarantine_topic};
 
 use super::{
     letters::{Letter, Letters, State},
@@ -35,12 +36,30 @@ pub struct Kind {
 /// What a person may decide about a replay.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// A letter that was replayed so often goes to quarantine.
-    pub max_replays: u32,
+    /// A letter that was replayed so often goes to quarantine. None: it comes from there.
+    pub max_replays: Option<u32>,
     /// Also what was replayed before.
     pub again: bool,
     /// Another topic than the original one.
     pub to: Option<String>,
+    pub now: Timestamp,
+}
+
+impl Rules {
+    /// What was handled before this moment, inboxes may have forgotten.
+    fn remembered_since(&self, topic: &str) -> Timestamp {
+        let declared = TOPICS.iter().find(|declared| declared.name == topic);
+        let kept = declared.map(|topic| inbox::kept_for(topic.retention));
+        kept.and_then(|kept| self.now.checked_sub(kept).ok()).unwrap_or(Timestamp::MIN)
+    }
+}
+
+impl Kind {
+    /// The same letters, on their way to quarantine.
+    pub fn into_quarantine(self) -> Kind {
+        let to = quarantine_topic(&self.topic, &self.group);
+        Kind { action: Action::Quarantine, to, ..self }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +68,8 @@ pub struct Plan {
     pub steps: HashMap<Origin, Kind>,
     pub progress: Progress,
     pub counts: Counts,
+    /// Letters that are acted on and so old that inboxes have forgotten their events.
+    pub forgotten: u64,
 }
 
 /// What is not done, and why.
@@ -93,22 +114,18 @@ impl Plan {
 
     fn act(&mut self, letter: &Letter, rules: &Rules) {
         let dead = &letter.dead;
-        // A letter without its record's value would put back something else.
-        let action = match dead.replay_count >= rules.max_replays || dead.value_omitted {
-            true => Action::Quarantine,
-            false => Action::Replay,
-        };
-        let to = match action {
-            Action::Replay => rules.to.clone().unwrap_or_else(|| dead.original.topic.clone()),
-            Action::Quarantine => quarantine_topic(&dead.original.topic, &dead.group),
-        };
         let kind = Kind {
             topic: dead.original.topic.clone(),
             group: dead.group.clone(),
             error_class: dead.error_class.clone(),
-            action,
-            to,
+            action: Action::Replay,
+            to: rules.to.clone().unwrap_or_else(|| dead.original.topic.clone()),
         };
+        let too_often = rules.max_replays.is_some_and(|max| dead.replay_count >= max);
+        let kind = if too_often { kind.into_quarantine() } else { kind };
+        if letter.time.is_some_and(|time| time < rules.remembered_since(&kind.topic)) {
+            self.forgotten += 1;
+        }
         self.steps.insert(letter.place.clone(), kind);
         self.progress.expect(&letter.place, false);
     }
@@ -130,5 +147,81 @@ impl Plan {
             *begin = place.offset.min(*begin);
         }
         begins
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use event_runtime::consumer::dead_letter::DeadLetter;
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    const DAY: i64 = 24;
+
+    fn now() -> Timestamp {
+        "2026-01-31T12:00:00Z".parse().unwrap()
+    }
+
+    fn letter(offset: i64, state: State, fits: bool, replay_count: u32, days_old: i64) -> Letter {
+        let original = Origin { topic: "orders".to_owned(), partition: 3, offset: 42 };
+        Letter {
+            place: Origin { topic: "orders.g.dlt".to_owned(), partition: 0, offset },
+            dead: DeadLetter {
+                original,
+                group: "g".to_owned(),
+                error_class: "rejected".to_owned(),
+                error: String::new(),
+                attempts: 1,
+                failed_at: None,
+                replay_count,
+                value_omitted: false,
+            },
+            event_id: None,
+            state,
+            fits,
+            time: Some(now() - SignedDuration::from_hours(days_old * DAY)),
+        }
+    }
+
+    fn plan(letters: Vec<Letter>, rules: &Rules) -> Plan {
+        let positions = BTreeMap::from([(("orders.g.dlt".to_owned(), 0), None)]);
+        Plan::new(&Letters { letters, unreadable: Vec::new(), positions }, rules)
+    }
+
+    fn rules() -> Rules {
+        Rules { max_replays: Some(3), again: false, to: None, now: now() }
+    }
+
+    #[test]
+    fn every_letter_is_accounted_for() {
+        let letters = || {
+            vec![
+                letter(0, State::Replayed, true, 0, 1),
+                letter(1, State::Replayed, false, 0, 1),
+                letter(2, State::Superseded, true, 0, 1),
+                letter(3, State::Waiting, true, 2, 1),
+                letter(4, State::Waiting, true, 3, 1),
+                letter(5, State::Waiting, false, 0, 1),
+            ]
+        };
+        let acted = |plan: &Plan| {
+            let mut acted: Vec<_> = plan.steps.iter().map(|(place, kind)| (place.offset, kind.action)).collect();
+            acted.sort_unstable();
+            acted
+        };
+        let once = plan(letters(), &rules());
+        assert_eq!(acted(&once), [(3, Action::Replay), (4, Action::Quarantine)]);
+        let counts = Counts { not_selected: 1, replayed_before: 1, superseded: 1, unreadable: 0 };
+        assert_eq!(once.counts, counts);
+        let again = plan(letters(), &Rules { again: true, max_replays: None, ..rules() });
+        assert_eq!(acted(&again), [(0, Action::Replay), (3, Action::Replay), (4, Action::Replay)]);
+    }
+
+    #[test]
+    fn what_inboxes_have_forgotten_is_counted() {
+        let days = [1, 13, 15, 27];
+        let letters = days.iter().map(|&days| letter(days, State::Waiting, true, 0, days)).collect();
+        assert_eq!(plan(letters, &rules()).forgotten, 2, "the topic keeps seven days, inboxes remember fourteen");
     }
 }

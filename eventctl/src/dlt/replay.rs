@@ -3,9 +3,12 @@
 //! A replay keeps key, value, event id and headers and says which replay it is. The same replay may be published twice,
 //! after a kill or by a repeated selection: the group's inbox lets one through. So acknowledgements come first and the
 //! group's offsets after, and nothing has to be undone.
+//!
+//! What leaves quarantine has a place of its own in that group's offsets, as its letters stand in a topic of their own.
 
 use std::{
     collections::{BTreeMap, HashSet},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -25,7 +28,8 @@ use shared_events::{header, topics::quarantine_topic};
 use tokio::time::Instant;
 
 use super::{
-    letters::{Letters, REPLAY_GROUP, next},
+    edit,
+    letters::{Letters, REPLAY_GROUP, next, record_at},
     plan::{Action, Kind, Plan, Rules},
     selection::Selection,
 };
@@ -61,7 +65,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
 
-    /// What was replayed so often already goes to the topic TOPIC.GROUP.quarantine instead
+    /// What was replayed so often already goes to the topic TOPIC.GROUP.quarantine instead; no limit for --quarantined
     #[arg(long, value_name = "N", default_value_t = 3)]
     max_replays: u32,
 
@@ -76,6 +80,14 @@ pub struct ReplayArgs {
     /// Another event type than the original one
     #[arg(long, value_name = "EVENT_TYPE")]
     r#type: Option<String>,
+
+    /// Open the value in $VISUAL or $EDITOR first; for one letter
+    #[arg(long, conflicts_with = "value_file")]
+    edit: bool,
+
+    /// Another value than the original one; for one letter
+    #[arg(long, value_name = "FILE")]
+    value_file: Option<PathBuf>,
 
     /// How to write it
     #[arg(short, long, value_enum, default_value_t)]
@@ -96,11 +108,25 @@ pub async fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
             "no dead letter has that id and all else that was asked for; eventctl dlt list counts those there are"
         );
     }
-    let rules = Rules { max_replays: args.max_replays, again: args.again, to: args.to.clone() };
+    let rules = Rules {
+        max_replays: (!selection.topics.quarantined).then_some(args.max_replays),
+        again: args.again,
+        to: args.to.clone(),
+        now,
+    };
     let plan = Plan::new(&letters, &rules);
     if let Some(to) = &args.to {
         let existing = Brokers::new(&kafka, None)?.topics()?;
         anyhow::ensure!(existing.contains_key(to), "--to: topic {to:?} does not exist");
+    }
+    if (args.edit || args.value_file.is_some()) && plan.steps.len() != 1 {
+        output
+            .note(format_args!("error: --edit and --value-file are for one letter; {} are selected", plan.steps.len()));
+        return Ok(exit::USAGE);
+    }
+    if plan.forgotten > 0 {
+        let warning = "older than inboxes remember: what was handled after all is handled again";
+        output.note_painted(Some(Paint::Open), format_args!("warning: {} are {warning}", plan.forgotten));
     }
     let counts = plan.counts.clone();
     let planned = plan.steps.len() as u64;
@@ -177,6 +203,8 @@ struct Step {
     letter: Record,
     dead: DeadLetter,
     kind: Kind,
+    /// The value that is replayed. A letter may have none because its record is too large for one.
+    value: Option<Vec<u8>>,
 }
 
 /// Carries the plan out; returns what was done.
@@ -197,9 +225,16 @@ async fn execute(
     let mut reader = Reader::open_at(kafka, &plan.begins())?;
     let mut pace = Pace::new(args.rate);
     loop {
-        let steps = take(output, &mut reader, &plan, pace.batch())?;
+        let mut steps = take(output, kafka, &mut reader, &plan, pace.batch())?;
         if steps.is_empty() {
             return Ok(done);
+        }
+        if let Some(step) = steps.first_mut() {
+            step.value = match &args.value_file {
+                Some(file) => Some(edit::from_file(file)?),
+                None if args.edit => Some(edit::by_hand(step.value.as_deref().unwrap_or_default())?),
+                None => step.value.take(),
+            };
         }
         // Handed over in their order: records of one key stay in it.
         let sent = join_all(steps.iter().map(|step| publish(&producer, step, args))).await;
@@ -233,13 +268,35 @@ fn commit(group: &Brokers, plan: &mut Plan) -> anyhow::Result<()> {
 }
 
 /// The next letters that something is done with, at most `count`; none when all have been read.
-fn take(output: &Output, reader: &mut Reader, plan: &Plan, count: usize) -> anyhow::Result<Vec<Step>> {
+fn take(
+    output: &Output,
+    kafka: &KafkaConfig,
+    reader: &mut Reader,
+    plan: &Plan,
+    count: usize,
+) -> anyhow::Result<Vec<Step>> {
     let mut steps = Vec::new();
     while steps.len() < count {
         let Some(letter) = next(output, reader)? else { break };
         let Some(kind) = plan.steps.get(&letter.origin) else { continue };
         let Some(dead) = DeadLetter::read(&letter) else { continue };
-        steps.push(Step { kind: kind.clone(), dead, letter });
+        let (mut kind, mut value) = (kind.clone(), letter.value.clone());
+        if dead.value_omitted && kind.action == Action::Replay {
+            match record_at(output, kafka, &dead.original)? {
+                Some(record) => value = record.value,
+                // Without its value it would be something else.
+                None => {
+                    output
+                        .note(format_args!("{} is gone, and its letter {} has no value", dead.original, letter.origin));
+                    kind = kind.into_quarantine();
+                }
+            }
+        }
+        // From quarantine there is no further way down.
+        if kind.to == letter.origin.topic {
+            continue;
+        }
+        steps.push(Step { kind, dead, letter, value });
     }
     Ok(steps)
 }
@@ -257,10 +314,9 @@ async fn publish(producer: &Producer, step: &Step, args: &ReplayArgs) -> Result<
     let sent = match kind.action {
         Action::Quarantine => producer.send(quarantine()).await,
         Action::Replay => match producer.send(replay(step, args)).await {
-            Err(ProduceError::TooLarge { .. }) => {
+            Err(ProduceError::TooLarge { .. }) if kind.clone().into_quarantine().to != step.letter.origin.topic => {
                 let letter = quarantine();
-                let kind = Kind { action: Action::Quarantine, to: letter.topic.clone(), ..kind };
-                return producer.send(letter).await.map(|_| kind);
+                return producer.send(letter).await.map(|_| kind.into_quarantine());
             }
             sent => sent,
         },
@@ -270,6 +326,7 @@ async fn publish(producer: &Producer, step: &Step, args: &ReplayArgs) -> Result<
 
 fn replay(step: &Step, args: &ReplayArgs) -> OutgoingRecord {
     let mut record = step.dead.replay(&step.letter);
+    record.value.clone_from(&step.value);
     if let Some(to) = &args.to {
         (record.topic, record.partition) = (to.clone(), None);
     }

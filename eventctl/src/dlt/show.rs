@@ -7,7 +7,6 @@ use event_runtime::{
     cli::{BrokerArgs, Format, Output, Paint, exit, one_line},
     config::{KafkaConfig, discovery::Discovery},
     consumer::dead_letter::{DeadLetter, header_text},
-    reader::Reader,
     telemetry::trace::trace_id,
 };
 use jiff::Timestamp;
@@ -17,7 +16,7 @@ use shared_events::header;
 
 use super::{
     age,
-    letters::{Letters, State, TopicArgs, next},
+    letters::{Letters, State, TopicArgs, record_at},
 };
 
 #[derive(Debug, clap::Args)]
@@ -96,42 +95,40 @@ fn place(text: &str) -> Option<Origin> {
 }
 
 fn at(output: &Output, kafka: &KafkaConfig, place: &Origin) -> anyhow::Result<Vec<Shown>> {
-    let record = record_at(output, kafka, place)?;
-    let Some(record) = record else { return Ok(Vec::new()) };
+    let Some(topics) = TopicArgs::only(&place.topic) else {
+        anyhow::bail!("{} is no topic of dead letters: eventctl tail shows it", place.topic);
+    };
+    let Some(record) = record_at(output, kafka, place)? else { return Ok(Vec::new()) };
     let Some(dead) = DeadLetter::read(&record) else {
         anyhow::bail!("{place} is no dead letter: eventctl tail shows it");
     };
-    let topics = TopicArgs { topic: Some(place.topic.clone()), group: None };
     // What stands there says nothing of what came after it.
     let all = Letters::read(output, kafka, &topics, |_, _| false)?;
     let known = all.letters.iter().find(|letter| letter.place == *place);
     Ok(vec![Shown::new(record, dead, known.map_or(State::Waiting, |letter| letter.state))])
 }
 
-/// The record that stands exactly there.
-fn record_at(output: &Output, kafka: &KafkaConfig, place: &Origin) -> anyhow::Result<Option<Record>> {
-    let begin = BTreeMap::from([((place.topic.clone(), place.partition), place.offset)]);
-    let record = next(output, &mut Reader::open_at(kafka, &begin)?)?;
-    Ok(record.filter(|record| record.origin == *place))
-}
-
 fn of_event(output: &Output, kafka: &KafkaConfig, id: &str) -> anyhow::Result<Vec<Shown>> {
-    let mut records = BTreeMap::new();
-    let letters = Letters::read(output, kafka, &TopicArgs::default(), |record, _| {
-        let fits = record.header(header::ID) == Some(id.as_bytes());
-        if fits {
-            let place = &record.origin;
-            records.insert((place.topic.clone(), place.partition, place.offset), record.clone());
-        }
-        fits
-    })?;
-    let fitting = letters.letters.into_iter().filter(|letter| letter.fits);
-    let shown = fitting.filter_map(|letter| {
-        let place = letter.place;
-        let record = records.remove(&(place.topic, place.partition, place.offset))?;
-        Some(Shown::new(record, letter.dead, letter.state))
-    });
-    Ok(shown.collect())
+    let mut shown = Vec::new();
+    for quarantined in [false, true] {
+        let mut records = BTreeMap::new();
+        let topics = TopicArgs { quarantined, ..TopicArgs::default() };
+        let letters = Letters::read(output, kafka, &topics, |record, _| {
+            let fits = record.header(header::ID) == Some(id.as_bytes());
+            if fits {
+                let place = &record.origin;
+                records.insert((place.topic.clone(), place.partition, place.offset), record.clone());
+            }
+            fits
+        })?;
+        let fitting = letters.letters.into_iter().filter(|letter| letter.fits);
+        shown.extend(fitting.filter_map(|letter| {
+            let place = letter.place;
+            let record = records.remove(&(place.topic, place.partition, place.offset))?;
+            Some(Shown::new(record, letter.dead, letter.state))
+        }));
+    }
+    Ok(shown)
 }
 
 impl Shown {

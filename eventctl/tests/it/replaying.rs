@@ -11,7 +11,7 @@ use std::{
 use event_runtime::consumer::dead_letter::{DeadLetter, header};
 use serde_json::Value;
 use shared_events::topics::{dead_letter_topic, quarantine_topic};
-use test_support::records::{read_until, type_of};
+use test_support::records::{publish_raw, read_until, type_of};
 
 use self::scene::{FAILING, Group, Kafka, OTHER, PATIENCE, TOPIC};
 use crate::{Ran, command, eventctl};
@@ -193,4 +193,91 @@ async fn what_is_not_there_is_said() {
         assert_eq!(ran.code, code, "{arguments:?}: {ran:?}");
         assert!(ran.stderr.contains(says), "{arguments:?}: {ran:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_mended_leaves_quarantine_and_is_handled() {
+    let kafka = Kafka::start().await;
+    let dead = dead_letter_topic(TOPIC.name, FAILING);
+    let failing = Group::start(&kafka, FAILING, true).await;
+    kafka.publish(2).await;
+    kafka.wait_for_records(&dead, 2).await;
+    failing.wait_until_done(&kafka).await;
+    let quarantined = json(&kafka, &["replay", "--all", "--max-replays", "0", "--execute"]).await;
+    assert_eq!((letters(&quarantined), kafka.records(TOPIC.name).await), (2, 2), "{quarantined}");
+    assert_eq!(json(&kafka, &["list"]).await[0]["waiting"], 0);
+    let list = json(&kafka, &["list", "--quarantined"]).await;
+    assert_eq!((list.as_array().unwrap().len(), &list[0]["waiting"]), (2, &1.into()), "by error class: {list}");
+
+    failing.broken.store(false, Ordering::SeqCst);
+    let folder = tempfile::tempdir().unwrap();
+    let (good, bad) = (folder.path().join("good.json"), folder.path().join("bad.json"));
+    std::fs::write(&good, "{\"key\":\"key-0\",\"number\":100}\n").unwrap();
+    std::fs::write(&bad, "{\"key\":").unwrap();
+    let from = ["replay", "--quarantined", "--execute"];
+    let ran = dlt(&kafka, &[&from[..], &["--all", "--value-file", good.to_str().unwrap()]].concat()).await;
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.stderr.contains("are for one letter; 2 are selected"), "{ran:?}");
+    let ran = dlt(&kafka, &[&from[..], &["--key", "key-0", "--value-file", bad.to_str().unwrap()]].concat()).await;
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("the new value is no JSON"), "{ran:?}");
+    json(&kafka, &[&from[..], &["--key", "key-0", "--value-file", good.to_str().unwrap()]].concat()).await;
+    let brokers = kafka.config().brokers;
+    let by_hand = |editor: &str| {
+        let mut edit =
+            command(&["dlt", "replay", "--quarantined", "--key", "key-1", "--edit", "--execute", "-b", &brokers]);
+        let ended = edit.env("VISUAL", editor).env_remove("EDITOR").output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    let unchanged = by_hand("true");
+    assert!(unchanged.0 == Some(1) && unchanged.1.contains("nothing was changed"), "{unchanged:?}");
+    assert_eq!(by_hand("sed -i s/1/101/").0, Some(0));
+    failing.wait_until_done(&kafka).await;
+    let mut numbers: Vec<_> = failing.numbers().into_iter().collect();
+    numbers.sort();
+    assert_eq!(numbers, [("key-0".to_owned(), vec![100]), ("key-101".to_owned(), vec![101])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_without_its_value_is_replayed_with_it() {
+    let kafka = Kafka::start().await;
+    let dead = dead_letter_topic(TOPIC.name, FAILING);
+    let _failing = Group::start(&kafka, FAILING, true).await;
+    let value = vec![b'x'; 999_700];
+    publish_raw(&kafka.config(), TOPIC.name, "big", &[], &value).await;
+    let letters = read_until(&kafka.config(), &dead, PATIENCE, |records| !records.is_empty()).await;
+    assert_eq!(letters[0].value, None);
+    json(&kafka, &["replay", "--all", "--execute"]).await;
+    let records = read_until(&kafka.config(), TOPIC.name, PATIENCE, |records| records.len() == 2).await;
+    assert!(records[1].value == Some(value) && records[1].header(header::TARGET_GROUP).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn purged_letters_are_gone_and_not_left_to_be_replayed() {
+    let kafka = Kafka::start().await;
+    let dead = dead_letter_topic(TOPIC.name, FAILING);
+    let failing = Group::start(&kafka, FAILING, true).await;
+    kafka.publish(6).await;
+    kafka.wait_for_records(&dead, 6).await;
+    failing.wait_until_done(&kafka).await;
+    json(&kafka, &["replay", "--key", "key-0", "--execute"]).await;
+    kafka.wait_for_records(&dead, 7).await;
+    assert_eq!(dlt(&kafka, &["purge"]).await.code, 2, "which ones has to be said");
+    let plan = json(&kafka, &["purge", "--all"]).await;
+    assert_eq!((&plan[0]["topic"], &plan[0]["records"]), (&dead.as_str().into(), &7.into()), "{plan}");
+    assert_eq!(json(&kafka, &["list"]).await.as_array().unwrap().len(), 2, "a plan deletes nothing");
+    if !kafka.is_real() {
+        let ran = dlt(&kafka, &["purge", "--all", "--execute"]).await;
+        assert_eq!(ran.code, 1);
+        assert!(ran.stderr.contains("the records were not deleted"), "{ran:?}");
+        return;
+    }
+    let replayed = json(&kafka, &["purge", "--group", FAILING, "--replayed", "--execute"]).await;
+    let left = json(&kafka, &["replay", "--all"]).await;
+    let deleted = replayed.as_array().unwrap().first().map_or(0, |row| row["records"].as_u64().unwrap());
+    assert!((1..=6).contains(&deleted) && letters(&left) == 6, "{replayed} {left}");
+    json(&kafka, &["purge", "--group", FAILING, "--execute"]).await;
+    assert_eq!(json(&kafka, &["list"]).await, serde_json::json!([]));
+    let end: i64 = kafka.ends(&dead).await.into_values().sum();
+    assert_eq!(kafka.committed("eventctl.dlt-replay", &dead).await, end as usize);
 }
