@@ -28,6 +28,7 @@ mod poll;
 mod progress;
 mod rebalance;
 mod router;
+mod watchdog;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -46,7 +47,12 @@ pub use self::{
     metrics::ConsumerMetrics,
 };
 use self::{dispatch::Control, poll::Pulse, rebalance::Membership};
-use crate::{Clock, config::KafkaConfig, producer::Producer, scheduler::Flood};
+use crate::{
+    Clock,
+    config::KafkaConfig,
+    producer::Producer,
+    scheduler::{Flood, Stall},
+};
 
 /// A poll thread that has not polled for this long is stuck. A revoke may take its drain deadline and a commit.
 const STALLED: Duration = Duration::from_secs(30);
@@ -73,6 +79,7 @@ pub struct Consumer {
     pulse: Arc<Pulse>,
     closed: watch::Receiver<bool>,
     flood: watch::Receiver<Option<Flood>>,
+    stall: watch::Receiver<Option<Stall>>,
 }
 
 /// Why a consumer does not work.
@@ -84,6 +91,19 @@ pub enum NotReady {
     /// Its poll thread hangs.
     #[error("consumer group {0} has not polled for {1:?}")]
     Stalled(&'static str, Duration),
+    /// Its Kafka client reads nothing although there is something.
+    #[error(
+        "consumer group {group} reads nothing from {} at offset {} although a record is there; its Kafka client is being \
+         replaced, and if that does not help, restart the service",
+        stall.partition,
+        stall.position
+    )]
+    NothingRead {
+        /// The group.
+        group: &'static str,
+        /// Where.
+        stall: Stall,
+    },
     /// Too many of its records could not be handled.
     #[error(
         "consumer group {group} has stopped handling: {} of the {} records of a minute went to its dead-letter topics. \
@@ -126,6 +146,8 @@ impl Consumer {
             Err(NotReady::NotAssigned(self.group))
         } else if idle > STALLED {
             Err(NotReady::Stalled(self.group, idle))
+        } else if let Some(stall) = self.stall.borrow().clone() {
+            Err(NotReady::NothingRead { group: self.group, stall })
         } else if let Some(flood) = *self.flood.borrow() {
             Err(NotReady::DeadLetterFlood { group: self.group, flood })
         } else {

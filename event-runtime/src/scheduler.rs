@@ -33,8 +33,8 @@ use self::{
 pub use self::{
     flood::{Flood, FloodLimits},
     messages::{
-        Extent, Generation, InHand, Lag, Lane, Limits, Offer, Offered, Outcome, Partition, Start, State, Task, Ticket,
-        Verdict,
+        Extent, Generation, InHand, Lag, Lane, Limits, Offer, Offered, Outcome, Partition, Stall, Start, State, Task,
+        Ticket, Verdict,
     },
 };
 use crate::{HandlerError, RetryPolicy};
@@ -301,6 +301,29 @@ impl<T: Clone> Scheduler<T> {
     /// How far behind each assigned partition is.
     pub fn lags(&self) -> impl Iterator<Item = (&Partition, Lag)> {
         self.partitions.iter().map(|(partition, assignment)| (partition, assignment.lag()))
+    }
+
+    /// The offset that is to come next from a partition that is assigned, if that is known.
+    pub fn next_to_come(&self, partition: &Partition) -> Option<Option<i64>> {
+        self.partitions.get(partition).map(Assignment::next_to_come)
+    }
+
+    /// The partitions that have given nothing for `patience` although they have not ended. To be asked regularly: the
+    /// time counts from the first answer that notices.
+    pub fn stalls(&mut self, now: Duration, patience: Duration) -> Vec<Stall> {
+        let stalls = self.partitions.iter_mut().filter_map(|(partition, assignment)| {
+            let position = assignment.stalled_at(now, patience)?;
+            let (generation, end) = (assignment.generation, assignment.extent?.end);
+            Some(Stall { partition: partition.clone(), generation, position, end })
+        });
+        stalls.collect()
+    }
+
+    /// There is no record where this partition waits for one: it is no stall until the partition has grown.
+    pub fn note_empty(&mut self, stall: &Stall) {
+        if let Some(assignment) = self.assignment(&stall.partition, stall.generation) {
+            assignment.empty_up_to = stall.end;
+        }
     }
 
     /// Every record in hand of one key.

@@ -44,6 +44,7 @@ impl ConsumerBuilder {
                 handler_timeout,
                 drain_deadline: Duration::from_secs(10),
                 flood_limits: Some(FloodLimits::default()),
+                stall_timeout: Duration::from_secs(60),
             },
             chose_concurrency: false,
         }
@@ -119,6 +120,12 @@ impl ConsumerBuilder {
     /// handled goes to its dead-letter topic, however many. See [`FloodLimits`].
     pub fn flood_limits(mut self, limits: Option<FloodLimits>) -> Self {
         self.settings.flood_limits = limits;
+        self
+    }
+
+    /// How long nothing may come from a partition that has not ended before the Kafka client is replaced; 60 s by default.
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.stall_timeout = timeout;
         self
     }
 

@@ -16,6 +16,7 @@ use super::{
     progress::Progress,
     rebalance::{Membership, Rebalances},
     router::Router,
+    watchdog::Watchdog,
 };
 use crate::{
     config::{ConfigError, KafkaConfig},
@@ -34,6 +35,7 @@ pub(super) struct Settings {
     pub(super) handler_timeout: Duration,
     pub(super) drain_deadline: Duration,
     pub(super) flood_limits: Option<FloodLimits>,
+    pub(super) stall_timeout: Duration,
 }
 
 /// Why a consumer cannot start.
@@ -128,6 +130,8 @@ pub(super) fn start(
 
     let (tell_flood, flood) = watch::channel(None);
     let progress = Progress { group, ends, metrics: context.metrics.clone(), shown: HashSet::new(), flood: tell_flood };
+    let (watchdog, stall) =
+        Watchdog::new(group, context.kafka, settings.stall_timeout, commands.clone(), context.metrics.clone());
     let scheduler = Scheduler::new(settings.limits);
     let scheduler = match settings.flood_limits {
         Some(limits) => scheduler.guarded(limits),
@@ -147,10 +151,12 @@ pub(super) fn start(
         drain_deadline: settings.drain_deadline,
         scheduler,
         progress,
+        watchdog,
+        membership: membership.clone(),
         work: Work::new(),
     };
     tokio::spawn(dispatcher.run(incoming, requests).in_current_span());
-    Ok(Consumer { group, control, membership, pulse, closed, flood })
+    Ok(Consumer { group, control, membership, pulse, closed, flood, stall })
 }
 
 /// The safe settings, where `-X` does not say otherwise.

@@ -20,6 +20,8 @@ pub(super) struct Wishes {
     pub(super) pauses: BTreeMap<Partition, (Generation, bool)>,
     /// Commit what is to be committed, and leave the group.
     pub(super) close: bool,
+    /// Go on with another client.
+    pub(super) replace_client: bool,
 }
 
 impl Commands {
@@ -29,6 +31,10 @@ impl Commands {
 
     pub(super) fn pause(&self, partition: Partition, generation: Generation, pause: bool) {
         self.wishes().pauses.insert(partition, (generation, pause));
+    }
+
+    pub(super) fn replace_client(&self) {
+        self.wishes().replace_client = true;
     }
 
     pub(super) fn close(&self) {

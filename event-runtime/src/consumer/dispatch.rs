@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, mpsc::SyncSender},
+    sync::{Arc, atomic::Ordering, mpsc::SyncSender},
     time::Duration,
 };
 
@@ -20,8 +20,9 @@ use super::{
     inspect::InFlight,
     metrics::{GroupLabels, RecordLabels},
     progress::Progress,
-    rebalance::Incoming,
+    rebalance::{Incoming, Membership},
     router::{Job, Route, Router},
+    watchdog::Watchdog,
 };
 use crate::{
     HandlerError, Record,
@@ -45,6 +46,8 @@ pub(super) struct Dispatcher {
     pub(super) drain_deadline: Duration,
     pub(super) scheduler: Scheduler<Arc<Job>>,
     pub(super) progress: Progress,
+    pub(super) watchdog: Watchdog,
+    pub(super) membership: Arc<Membership>,
     pub(super) work: Work,
 }
 
@@ -113,7 +116,7 @@ impl Dispatcher {
                     // The consumer was dropped without a shutdown.
                     None => self.close(Instant::now()),
                 },
-                _ = looks.tick() => self.look(),
+                _ = looks.tick() => self.look().await,
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }
@@ -326,8 +329,10 @@ impl Dispatcher {
         metrics.assigned_partitions.get_or_create(&labels).set(self.scheduler.assigned().count() as i64);
     }
 
-    fn look(&mut self) {
+    async fn look(&mut self) {
         self.progress.show(&mut self.scheduler, self.runner.clock.now());
+        let assigned = self.membership.assigned.load(Ordering::Relaxed);
+        self.watchdog.look(&mut self.scheduler, self.work.started.elapsed(), assigned).await;
     }
 
     fn next_wake(&self) -> Option<Instant> {

@@ -1,30 +1,31 @@
-//! Where the owned partitions end, asked of the brokers once a second by a thread of its own: the poll thread must not
-//! wait for an answer, and what librdkafka has cached is old for a partition that is paused or no longer fetched.
+//! Where the owned partitions end, asked of the brokers once a second by a thread and a client of their own: the poll
+//! thread must not wait for an answer, what librdkafka has cached is old for a partition that is paused or no longer
+//! fetched, and on a connection that fetches, an answer waits behind the fetch.
 
 use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, RecvTimeoutError, SyncSender, sync_channel},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
 use rdkafka::{
-    Offset, TopicPartitionList,
-    consumer::Consumer,
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult},
 };
 
-use super::poll::Client;
+use super::owned::Owned;
 use crate::scheduler::{Extent, Generation, Partition};
 
 /// Between two questions.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long brokers may take to answer. A consumer that closes waits for an open question.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// How long brokers may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// What was last answered. Answers for a generation that has passed are to be ignored.
 #[derive(Default)]
@@ -37,33 +38,30 @@ impl Ends {
     }
 }
 
-/// The asking thread of one client.
+/// The asking thread of one client's partitions. It ends when this is dropped, or a little later.
 pub(super) struct Lookout {
-    /// Dropped to stop it.
-    running: SyncSender<()>,
-    thread: JoinHandle<()>,
+    _running: SyncSender<()>,
 }
 
 impl Lookout {
-    pub(super) fn start(client: &Arc<Client>, ends: Arc<Ends>, from_latest: bool) -> io::Result<Lookout> {
+    /// `config` is that of the consumer: the same group, and the same idea of where a partition ends.
+    pub(super) fn start(config: &ClientConfig, owned: Arc<Mutex<Owned>>, ends: Arc<Ends>) -> io::Result<Lookout> {
+        let group = config.get("group.id").unwrap_or_default().to_owned();
+        let from_latest = matches!(config.get("auto.offset.reset"), Some("latest" | "largest" | "end"));
+        // It subscribes to nothing, so it is no member of the group.
+        let client = config.create().map_err(io::Error::other)?;
         let (running, stopped) = sync_channel(0);
-        let asking = Asking { client: Arc::downgrade(client), ends, from_latest, starts: HashMap::new() };
-        let thread = thread::Builder::new()
-            .name(format!("{}-ends", client.context().group))
-            .spawn(move || asking.run(&stopped))?;
-        Ok(Lookout { running, thread })
-    }
-
-    /// Waits for an open question, so that the client is not closed by whoever asked last.
-    pub(super) fn stop(self) {
-        drop(self.running);
-        // It has nothing to say, not even if it panicked.
-        self.thread.join().ok();
+        let thread = thread::Builder::new().name(format!("{group}-ends"));
+        thread
+            .spawn(move || Asking { group, client, owned, ends, from_latest, starts: HashMap::new() }.run(&stopped))?;
+        Ok(Lookout { _running: running })
     }
 }
 
 struct Asking {
-    client: Weak<Client>,
+    group: String,
+    client: BaseConsumer,
+    owned: Arc<Mutex<Owned>>,
     ends: Arc<Ends>,
     /// Where a group begins that has committed nothing.
     from_latest: bool,
@@ -74,28 +72,28 @@ struct Asking {
 impl Asking {
     fn run(mut self, stopped: &mpsc::Receiver<()>) {
         loop {
-            let Some(client) = self.client.upgrade() else { return };
-            match self.ask(&client) {
+            match self.ask() {
                 Ok(known) => *self.ends.known() = known,
                 // The poll thread says it when Kafka is away.
-                Err(error) => tracing::debug!(group = client.context().group, %error, "the ends are not known"),
+                Err(error) => tracing::debug!(group = self.group, %error, "the ends are not known"),
             }
-            drop(client);
             if stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
         }
     }
 
-    fn ask(&mut self, client: &Client) -> KafkaResult<HashMap<Partition, (Generation, Extent)>> {
-        let owned: HashMap<_, _> =
-            client.context().owned().iter_mut().map(|(partition, owned)| (partition, owned.generation)).collect();
+    fn ask(&mut self) -> KafkaResult<HashMap<Partition, (Generation, Extent)>> {
+        let owned: HashMap<_, _> = {
+            let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+            owned.iter_mut().map(|(partition, owned)| (partition, owned.generation)).collect()
+        };
         if owned.is_empty() {
             return Ok(HashMap::new());
         }
-        let ends = look_up(client, owned.keys(), Offset::End)?;
+        let ends = look_up(&self.client, owned.keys(), Offset::End)?;
         self.starts.retain(|partition, (generation, _)| owned.get(partition) == Some(generation));
-        self.find_starts(client, &owned, &ends)?;
+        self.find_starts(&owned, &ends)?;
         let known = owned.into_iter().filter_map(|(partition, generation)| {
             let extent = Extent { start: self.starts.get(&partition)?.1, end: *ends.get(&partition)? };
             Some((partition, (generation, extent)))
@@ -106,7 +104,6 @@ impl Asking {
     /// Once an assignment: from then on the scheduler knows how far it is.
     fn find_starts(
         &mut self,
-        client: &Client,
         owned: &HashMap<Partition, Generation>,
         ends: &HashMap<Partition, i64>,
     ) -> Result<(), KafkaError> {
@@ -114,8 +111,9 @@ impl Asking {
         if new.is_empty() {
             return Ok(());
         }
-        let firsts = look_up(client, new.iter().copied(), Offset::Beginning)?;
-        let committed = offsets(&client.committed_offsets(list(new.iter().copied(), Offset::Invalid)?, ANSWER_WITHIN)?);
+        let firsts = look_up(&self.client, new.iter().copied(), Offset::Beginning)?;
+        let committed =
+            offsets(&self.client.committed_offsets(list(new.iter().copied(), Offset::Invalid)?, ANSWER_WITHIN)?);
         for partition in new {
             let (Some(&first), Some(&end)) = (firsts.get(partition), ends.get(partition)) else { continue };
             let start = match committed.get(partition) {
@@ -132,7 +130,7 @@ impl Asking {
 
 /// One request a broker, for all of them.
 fn look_up<'a>(
-    client: &Client,
+    client: &BaseConsumer,
     partitions: impl Iterator<Item = &'a Partition>,
     which: Offset,
 ) -> KafkaResult<HashMap<Partition, i64>> {

@@ -25,6 +25,7 @@ pub struct ConsumerMetrics {
     pub(super) assigned_partitions: Family<GroupLabels, Gauge>,
     pub(super) dead_letter_floods: Family<GroupLabels, Counter>,
     pub(super) stopped_by_flood: Family<GroupLabels, Gauge>,
+    pub(super) client_replacements: Family<GroupLabels, Counter>,
     pub(super) lag_records: Family<PartitionLabels, Gauge>,
     pub(super) oldest_unhandled_seconds: Family<PartitionLabels, Gauge<f64, AtomicU64>>,
     pub(super) rebalances: Family<GroupLabels, Counter>,
@@ -81,6 +82,7 @@ impl Default for ConsumerMetrics {
             assigned_partitions: Family::default(),
             dead_letter_floods: Family::default(),
             stopped_by_flood: Family::default(),
+            client_replacements: Family::default(),
             lag_records: Family::default(),
             oldest_unhandled_seconds: Family::default(),
             rebalances: Family::default(),
@@ -109,6 +111,8 @@ impl ConsumerMetrics {
         registry.register("assigned_partitions", "Partitions this member has", self.assigned_partitions.clone());
         let floods = "Times that a flood of dead letters stopped the consumer";
         registry.register("dead_letter_floods", floods, self.dead_letter_floods.clone());
+        let replacements = "Times that a Kafka client which failed or read nothing was replaced";
+        registry.register("client_replacements", replacements, self.client_replacements.clone());
         let stopped = "Whether a flood of dead letters has stopped the consumer";
         registry.register("stopped_by_flood", stopped, self.stopped_by_flood.clone());
         registry.register(
@@ -129,6 +133,7 @@ impl ConsumerMetrics {
     /// first failure looks to Prometheus as if it had never grown, so that an alert would miss that failure.
     pub(super) fn begin(&self, group: &'static str, events: &[(&'static str, &'static str)]) {
         self.commit_failures.get_or_create(&GroupLabels { group }).inc_by(0);
+        self.client_replacements.get_or_create(&GroupLabels { group }).inc_by(0);
         self.dead_letter_floods.get_or_create(&GroupLabels { group }).inc_by(0);
         self.stopped_by_flood.get_or_create(&GroupLabels { group }).set(0);
         for &(topic, event_type) in events {

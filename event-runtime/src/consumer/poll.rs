@@ -4,6 +4,7 @@ use std::{
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
+        mpsc::sync_channel,
     },
     thread,
     time::{Duration, Instant},
@@ -44,6 +45,8 @@ const ERROR_PAUSE: Duration = Duration::from_millis(200);
 const ERROR_GRACE: Duration = Duration::from_millis(500);
 /// Between two log lines about errors that go on.
 const ERROR_LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a client that has failed may take to leave the group.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// Before a new client replaces one that has failed for good.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
 
@@ -90,7 +93,7 @@ pub(super) struct Pulse {
 enum Ended {
     Closing,
     /// Only a new client helps.
-    Fatal,
+    Failed,
 }
 
 impl ClientFactory {
@@ -127,9 +130,7 @@ impl Poller {
             if let Some(client) = client.take() {
                 let lookout = self.look_out(&client);
                 let ended = Polling { client: &client, poller: &self, errors: Errors::default() }.run();
-                if let Some(lookout) = lookout {
-                    lookout.stop();
-                }
+                drop(lookout);
                 let lost = client.context().owned().take_all();
                 if let Ended::Closing = ended {
                     // The last offsets are committed. Dropping the client leaves the group, which may block: nothing but
@@ -138,6 +139,7 @@ impl Poller {
                 }
                 client.context().membership.assigned.store(false, Ordering::Relaxed);
                 client.context().lost(lost);
+                drop_aside(client);
             }
             if self.commands.closing() {
                 return;
@@ -156,10 +158,22 @@ impl Poller {
 
 impl Poller {
     fn look_out(&self, client: &Arc<Client>) -> Option<Lookout> {
-        let from_latest = matches!(self.clients.config.get("auto.offset.reset"), Some("latest" | "largest" | "end"));
-        Lookout::start(client, self.ends.clone(), from_latest)
-            .inspect_err(|error| tracing::warn!(%error, "no thread that watches the lag: its metric is missing"))
+        Lookout::start(&self.clients.config, client.context().owned.clone(), self.ends.clone())
+            .inspect_err(|error| tracing::warn!(%error, "nothing watches the lag: its metric is missing"))
             .ok()
+    }
+}
+
+/// Leaving the group may block for ever in a client that has failed: it is waited for a limited time.
+fn drop_aside(client: Arc<Client>) {
+    let (dropped, gone) = sync_channel(1);
+    let spawned = thread::Builder::new().name(format!("{}-leave", client.context().group)).spawn(move || {
+        drop(client);
+        dropped.send(()).ok();
+    });
+    if let Err(error) = spawned.map(|_| gone.recv_timeout(LEAVE_PATIENCE)) {
+        // Without a thread the client has been dropped right here.
+        tracing::debug!(%error, "no thread to leave the group from");
     }
 }
 
@@ -179,11 +193,15 @@ impl Polling<'_> {
                 self.poller.commands.close();
             }
             let wishes = self.poller.commands.take();
-            let close = wishes.close;
+            let (close, replace) = (wishes.close, wishes.replace_client);
             let paused = self.apply(wishes);
             if close {
                 self.commit_last();
                 return Ended::Closing;
+            }
+            if replace {
+                self.context().give_back_all(self.client);
+                return Ended::Failed;
             }
             if committed_at.elapsed() >= COMMIT_INTERVAL {
                 committed_at = Instant::now();
@@ -198,7 +216,9 @@ impl Polling<'_> {
                 }
                 Err(KafkaError::MessageConsumptionFatal(code)) => {
                     tracing::error!(group = self.context().group, error = %code, "the Kafka client failed for good");
-                    return Ended::Fatal;
+                    let context = self.context();
+                    context.metrics.client_replacements.get_or_create(&context.labels()).inc();
+                    return Ended::Failed;
                 }
                 Err(error) => {
                     self.errors.note(self.context().group, &error);
@@ -334,6 +354,6 @@ impl Errors {
 }
 
 /// A context for a new client; it owns nothing yet.
-pub(super) fn nothing_owned() -> (OnceLock<std::sync::Weak<Client>>, Mutex<Owned>) {
-    (OnceLock::new(), Mutex::new(Owned::default()))
+pub(super) fn nothing_owned() -> (OnceLock<std::sync::Weak<Client>>, Arc<Mutex<Owned>>) {
+    (OnceLock::new(), Arc::default())
 }

@@ -65,7 +65,8 @@ pub(super) struct Rebalances {
     pub(super) membership: Arc<Membership>,
     pub(super) metrics: ConsumerMetrics,
     pub(super) consumer: OnceLock<Weak<BaseConsumer<Rebalances>>>,
-    pub(super) owned: Mutex<Owned>,
+    /// Looked at by the thread that asks where partitions end, too.
+    pub(super) owned: Arc<Mutex<Owned>>,
 }
 
 impl Rebalances {
@@ -122,11 +123,17 @@ impl Rebalances {
         self.tell(Incoming::Assigned(partitions, generation));
     }
 
-    fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+    /// Drains and commits as for a revoke of everything, before the client goes.
+    pub(super) fn give_back_all(&self, consumer: &BaseConsumer<Self>) {
+        let all = self.owned().iter_mut().map(|(partition, _)| partition).collect();
+        self.revoked(consumer, all);
+    }
+
+    fn revoked(&self, consumer: &BaseConsumer<Self>, partitions: Vec<Partition>) {
         // From here on no regular commit names them; the one below is the last.
         let removed: Vec<_> = {
             let mut owned = self.owned();
-            let ours = partitions(list).into_iter();
+            let ours = partitions.into_iter();
             ours.filter_map(|partition| owned.remove(&partition).map(|owned| (partition, owned))).collect()
         };
         if removed.is_empty() {
@@ -184,7 +191,7 @@ impl ConsumerContext for Rebalances {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(_) => {}
-            Rebalance::Revoke(list) => self.revoked(consumer, list),
+            Rebalance::Revoke(list) => self.revoked(consumer, partitions(list)),
             Rebalance::Error(error) => {
                 tracing::warn!(group = self.group, error = %Chain(error), "rebalance failed");
                 let all = self.owned().take_all();
@@ -296,7 +303,7 @@ mod tests {
             membership: Arc::default(),
             metrics: ConsumerMetrics::default(),
             consumer: OnceLock::new(),
-            owned: Mutex::default(),
+            owned: Arc::default(),
         };
         (rebalances, heard)
     }

@@ -81,6 +81,31 @@ pub struct Lag {
     pub oldest: Option<Timestamp>,
 }
 
+/// A partition that gives nothing although it has not ended, with nothing of it in hand and not paused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// The partition.
+    pub partition: Partition,
+    /// In which generation.
+    pub generation: Generation,
+    /// The offset that does not come.
+    pub position: i64,
+    /// Where the partition ends.
+    pub end: i64,
+}
+
+impl Stall {
+    /// How many offsets wait.
+    pub fn lag(&self) -> i64 {
+        self.end - self.position
+    }
+
+    /// Whether `other` tells of the same, sooner or later.
+    pub fn is_same_as(&self, other: &Stall) -> bool {
+        (&self.partition, self.generation, self.position) == (&other.partition, other.generation, other.position)
+    }
+}
+
 /// What became of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offered {

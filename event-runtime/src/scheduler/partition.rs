@@ -21,6 +21,10 @@ pub(super) struct Assignment<T> {
     pub(super) unfinished: BTreeMap<i64, Option<Timestamp>>,
     /// Where the partition ends, as far as that is known.
     pub(super) extent: Option<Extent>,
+    /// There is no record from the watermark up to here, whatever the offsets say.
+    pub(super) empty_up_to: i64,
+    /// Since when nothing has come although something should: the watermark then, and the time.
+    behind: Option<(i64, Duration)>,
     pub(super) lanes: HashMap<Lane, LaneState<T>>,
     /// Lanes whose head may start, in the order of their turns.
     pub(super) ready: VecDeque<Lane>,
@@ -82,6 +86,8 @@ impl<T: Clone> Assignment<T> {
             paused: false,
             unfinished: BTreeMap::new(),
             extent: None,
+            empty_up_to: 0,
+            behind: None,
             lanes: HashMap::new(),
             ready: VecDeque::new(),
             next_offset: None,
@@ -137,8 +143,30 @@ impl<T: Clone> Assignment<T> {
         self.unfinished.first_key_value().map(|(offset, _)| *offset).or(self.next_offset)
     }
 
+    /// The watermark, or where reading begins.
+    pub(super) fn position(&self) -> Option<i64> {
+        self.watermark().or(self.extent.map(|extent| extent.start))
+    }
+
+    pub(super) fn next_to_come(&self) -> Option<i64> {
+        self.next_offset.or(self.extent.map(|extent| extent.start))
+    }
+
+    /// The position, if nothing has come there for `patience` although something should.
+    pub(super) fn stalled_at(&mut self, now: Duration, patience: Duration) -> Option<i64> {
+        let waits = self.unfinished.is_empty() && !self.paused && !self.stopped;
+        let position = self.position().filter(|position| {
+            waits && self.extent.is_some_and(|extent| extent.end > (*position).max(self.empty_up_to))
+        });
+        self.behind = position.map(|position| {
+            let since = self.behind.filter(|(before, _)| *before == position).map_or(now, |(_, since)| since);
+            (position, since)
+        });
+        self.behind.filter(|(_, since)| now.saturating_sub(*since) >= patience).map(|(position, _)| position)
+    }
+
     pub(super) fn lag(&self) -> Lag {
-        let records = self.extent.map(|Extent { start, end }| (end - self.watermark().unwrap_or(start)).max(0));
+        let records = self.extent.zip(self.position()).map(|(extent, position)| (extent.end - position).max(0));
         let oldest = self.unfinished.first_key_value().and_then(|(_, written)| *written);
         Lag { records, oldest }
     }

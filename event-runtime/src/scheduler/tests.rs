@@ -120,6 +120,61 @@ fn a_flood_of_dead_letters_stops_everything_and_one_record_at_a_time_tries_again
 }
 
 #[test]
+fn a_partition_that_gives_nothing_before_its_end_is_stalled_after_a_while() {
+    let mut bench = Bench::new(8);
+    let extent = |bench: &mut Bench, end| bench.scheduler.note_extent(&partition(0), 1, Extent { start: 5, end });
+    let stalls = |bench: &mut Bench, now| {
+        let stalls = bench.scheduler.stalls(ms(now), ms(1000));
+        stalls.into_iter().map(|stall| (stall.position, stall.lag())).collect::<Vec<_>>()
+    };
+    const NOT: [(i64, i64); 0] = [];
+    assert_eq!(stalls(&mut bench, 0), NOT, "the end is not known");
+    extent(&mut bench, 5);
+    assert_eq!(stalls(&mut bench, 5000), NOT, "there is nothing to read");
+    extent(&mut bench, 8);
+    assert_eq!(stalls(&mut bench, 6000), NOT, "it has only now been noticed");
+    assert_eq!(stalls(&mut bench, 6999), NOT);
+    assert_eq!(stalls(&mut bench, 7000), [(5, 3)]);
+
+    bench.offer(5, "a");
+    assert_eq!(stalls(&mut bench, 9000), NOT, "what is in hand is no matter of the client");
+    bench.start_all();
+    bench.handled(5);
+    assert_eq!(stalls(&mut bench, 9500), NOT, "it has moved");
+    assert_eq!(stalls(&mut bench, 10_500), [(6, 2)]);
+
+    let stall = bench.scheduler.stalls(ms(10_500), ms(1000)).remove(0);
+    bench.scheduler.note_empty(&stall);
+    assert_eq!(stalls(&mut bench, 20_000), NOT, "offsets without a record");
+    extent(&mut bench, 9);
+    assert_eq!(stalls(&mut bench, 20_500), NOT);
+    assert_eq!(stalls(&mut bench, 21_500), [(6, 3)], "but what is written after that must come");
+
+    bench.scheduler.stop(&partition(0));
+    assert_eq!(stalls(&mut bench, 30_000), NOT, "it is being given back");
+}
+
+#[test]
+fn a_paused_partition_is_not_stalled() {
+    let mut bench = Bench::with(Limits { concurrency: 1, records: 1, bytes: 1000 });
+    bench.offer(0, "a");
+    assert_eq!(bench.pauses(), [(0, true)]);
+    bench.scheduler.note_extent(&partition(0), 1, Extent { start: 0, end: 9 });
+    bench.start_all();
+    bench.handled(0);
+    for now in [0, 5000] {
+        assert_eq!(
+            bench.scheduler.stalls(ms(now), ms(1000)),
+            [],
+            "the poll thread does not know yet that it may go on"
+        );
+    }
+    assert_eq!(bench.pauses(), [(0, false)]);
+    assert_eq!(bench.scheduler.stalls(ms(6000), ms(1000)), []);
+    assert_eq!(bench.scheduler.stalls(ms(7000), ms(1000)).len(), 1);
+}
+
+#[test]
 fn offsets_that_come_again_are_ignored() {
     let mut bench = Bench::new(8);
     assert_eq!(bench.offer(4, "a"), Offered::Queued);

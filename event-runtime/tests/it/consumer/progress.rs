@@ -2,16 +2,22 @@
 
 use std::time::Duration;
 
+use event_runtime::consumer::NotReady;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use test_support::eventually;
 
-use super::scene::{PATIENCE, Scene};
+use super::scene::{GROUP, PATIENCE, Scene};
 
 const LAG: &str = "consumer_lag_records";
 const AGE: &str = "consumer_oldest_unhandled_seconds";
 
 async fn lag(scene: &Scene, wanted: f64) {
+    lag_of(scene, 2, wanted).await;
+}
+
+async fn lag_of(scene: &Scene, partitions: usize, wanted: f64) {
     eventually(PATIENCE, "lag", async || match (scene.series(LAG).len(), scene.metric(LAG)) {
-        (2, lag) if lag == wanted => Ok(()),
+        (owned, lag) if owned == partitions && lag == wanted => Ok(()),
         other => Err(other),
     })
     .await;
@@ -49,4 +55,46 @@ async fn lag_and_age_are_those_of_the_owned_partitions_also_after_a_rebalance() 
     let next = scene.start(scene.plain());
     lag(&scene, 1.0).await;
     next.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_nothing_is_replaced() {
+    let mut scene = Scene::new().await;
+    // The embedded broker answers a fetch that found nothing when this is over, and not when a record comes: for so long
+    // the client is blind. The last one counts.
+    scene.kafka.settings.push("fetch.wait.max.ms=55000".to_owned());
+    let consumer = scene.start(scene.plain().stall_timeout(Duration::from_secs(2)));
+    scene.publish("a", "before").await;
+    scene.script.wait_for(1).await;
+    lag_of(&scene, 1, 0.0).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    scene.publish("a", "after").await;
+    eventually(PATIENCE, "complaint", async || match consumer.ready() {
+        Err(NotReady::NothingRead { group: GROUP, stall }) if stall.position == 1 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    scene.script.wait_for(2).await;
+    assert_eq!(scene.script.of_key("a"), ["before", "after"], "nothing came twice");
+    eventually(PATIENCE, "readiness", async || consumer.ready()).await;
+    assert_eq!(scene.metric("consumer_client_replacements_total"), 1.0);
+    scene.wait_for_commit(2).await;
+    consumer.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_failed_for_good_is_replaced() {
+    let mut scene = Scene::new().await;
+    scene.kafka.settings.push("group.protocol=classic".to_owned());
+    scene
+        .broker
+        .cluster()
+        .request_errors(RDKafkaApiKey::JoinGroup, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID]);
+    scene.publish("a", "ok").await;
+    let consumer = scene.start(scene.plain());
+    scene.script.wait_for(1).await;
+    assert_eq!(scene.metric("consumer_client_replacements_total"), 1.0);
+    scene.wait_for_commit(1).await;
+    consumer.ready().unwrap();
+    consumer.shutdown(Duration::from_secs(5)).await.unwrap();
 }
