@@ -20,7 +20,7 @@ use rdkafka::{
     util::Timeout,
 };
 
-pub use brokers::Brokers;
+pub use brokers::{Brokers, Committed};
 pub use position::{Position, PositionError};
 
 use self::position::Begin;

@@ -17,6 +17,15 @@ use crate::config::KafkaConfig;
 /// How long one question to the brokers may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 
+/// What a group has committed of a partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Everything below is done.
+    pub offset: i64,
+    /// What the group noted beside it, for itself. Brokers take 4096 bytes by default.
+    pub metadata: String,
+}
+
 /// Asks brokers about topics, partitions and offsets.
 pub struct Brokers {
     pub(super) consumer: BaseConsumer,
@@ -81,6 +90,18 @@ impl Brokers {
         &self,
         partitions: impl IntoIterator<Item = (String, i32)>,
     ) -> Result<BTreeMap<(String, i32), Option<i64>>, ReadError> {
+        let committed = self.committed_with_metadata(partitions)?;
+        Ok(committed.into_iter().map(|(name, committed)| (name, committed.map(|committed| committed.offset))).collect())
+    }
+
+    /// The same, with what the group noted beside its offsets.
+    ///
+    /// # Errors
+    /// When the group's coordinator does not answer, or with an error.
+    pub fn committed_with_metadata(
+        &self,
+        partitions: impl IntoIterator<Item = (String, i32)>,
+    ) -> Result<BTreeMap<(String, i32), Option<Committed>>, ReadError> {
         let mut list = TopicPartitionList::new();
         for (topic, partition) in partitions {
             list.add_partition(&topic, partition);
@@ -90,11 +111,11 @@ impl Brokers {
             self.patiently(|timeout| self.consumer.committed_offsets(list.clone(), timeout)).map_err(refused)?;
         let elements = answer.elements();
         let offsets = elements.iter().map(|element| {
-            let offset = match element.offset() {
-                Offset::Offset(offset) => Some(offset),
+            let committed = match element.offset() {
+                Offset::Offset(offset) => Some(Committed { offset, metadata: element.metadata().to_owned() }),
                 _ => None,
             };
-            ((element.topic().to_owned(), element.partition()), offset)
+            ((element.topic().to_owned(), element.partition()), committed)
         });
         Ok(offsets.collect())
     }
@@ -103,10 +124,14 @@ impl Brokers {
     ///
     /// # Errors
     /// When the group's coordinator does not take it; the group may stand there all the same.
-    pub fn commit(&self, offsets: &BTreeMap<(String, i32), i64>) -> Result<(), ReadError> {
+    pub fn commit(&self, offsets: &BTreeMap<(String, i32), Committed>) -> Result<(), ReadError> {
         let mut list = TopicPartitionList::new();
-        for ((topic, partition), offset) in offsets {
-            list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(ReadError::NotCommitted)?;
+        for ((topic, partition), committed) in offsets {
+            let offset = Offset::Offset(committed.offset);
+            list.add_partition_offset(topic, *partition, offset).map_err(ReadError::NotCommitted)?;
+            if let Some(mut element) = list.find_partition(topic, *partition) {
+                element.set_metadata(&committed.metadata);
+            }
         }
         self.patiently(|_| self.consumer.commit(&list, CommitMode::Sync)).map_err(ReadError::NotCommitted)
     }

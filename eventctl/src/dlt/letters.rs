@@ -10,12 +10,14 @@ use event_runtime::{
     cli::Output,
     config::KafkaConfig,
     consumer::dead_letter::DeadLetter,
-    reader::{Brokers, Position, ReadError, Reader},
+    reader::{Brokers, Committed, Position, ReadError, Reader},
 };
 use jiff::Timestamp;
 use shared_events::header;
 
-/// What has been replayed, the topics' committed offsets say: below them, everything has. The group has no members.
+use super::progress::Done;
+
+/// What has been replayed, this group's committed offsets and the notes beside them say. It has no members.
 pub const REPLAY_GROUP: &str = "eventctl.dlt-replay";
 
 /// How dead-letter topics end: `<topic>.<group>.dlt`.
@@ -78,8 +80,8 @@ pub struct Letters {
     pub letters: Vec<Letter>,
     /// Records that do not say where they come from: not written by event-runtime or Spring.
     pub unreadable: Vec<Origin>,
-    /// Where [`REPLAY_GROUP`] stands.
-    pub positions: BTreeMap<(String, i32), Option<i64>>,
+    /// What [`REPLAY_GROUP`] is done with.
+    pub done: BTreeMap<(String, i32), Done>,
 }
 
 impl TopicArgs {
@@ -138,7 +140,7 @@ impl Letters {
             return Ok(Letters::default());
         }
         let partitions = picked.iter().flat_map(|(name, count)| (0..*count).map(|partition| (name.clone(), partition)));
-        let mut letters = Letters { positions: brokers.committed(partitions)?, ..Letters::default() };
+        let mut letters = Letters { done: done(&brokers, partitions)?, ..Letters::default() };
         let names: Vec<String> = picked.into_keys().collect();
         let mut reader = Reader::open(kafka, &names, Position::Start, Timestamp::now())?;
         while let Some(record) = next(output, &mut reader)? {
@@ -165,11 +167,11 @@ impl Letters {
             let rank = (letter.dead.replay_count, letter.place.offset);
             last.entry(name).and_modify(|last| *last = (*last).max(rank)).or_insert(rank);
         }
-        let positions = &self.positions;
+        let done = &self.done;
         for letter in &mut self.letters {
             let rank = (letter.dead.replay_count, letter.place.offset);
-            let position = positions.get(&(letter.place.topic.clone(), letter.place.partition)).copied().flatten();
-            letter.state = if position.is_some_and(|position| letter.place.offset < position) {
+            let done = done.get(&(letter.place.topic.clone(), letter.place.partition));
+            letter.state = if done.is_some_and(|done| done.contains(letter.place.offset)) {
                 State::Replayed
             } else if name(letter).is_some_and(|name| last.get(&name).is_some_and(|last| *last > rank)) {
                 State::Superseded
@@ -181,8 +183,17 @@ impl Letters {
 
     /// The topics that were read.
     pub fn topics(&self) -> HashSet<&str> {
-        self.positions.keys().map(|(topic, _)| topic.as_str()).collect()
+        self.done.keys().map(|(topic, _)| topic.as_str()).collect()
     }
+}
+
+fn done(
+    brokers: &Brokers,
+    partitions: impl IntoIterator<Item = (String, i32)>,
+) -> Result<BTreeMap<(String, i32), Done>, ReadError> {
+    let committed = brokers.committed_with_metadata(partitions)?;
+    let done = |committed: Option<Committed>| committed.as_ref().map(Done::read).unwrap_or_default();
+    Ok(committed.into_iter().map(|(partition, committed)| (partition, done(committed))).collect())
 }
 
 impl Letter {

@@ -88,11 +88,14 @@ pub struct Counts {
 
 impl Plan {
     pub fn new(letters: &Letters, rules: &Rules) -> Plan {
-        let mut plan = Plan { progress: Progress::new(&letters.positions), ..Plan::default() };
+        let mut plan = Plan { progress: Progress::new(&letters.done), ..Plan::default() };
         for letter in &letters.letters {
             match (letter.state, letter.fits) {
                 (State::Replayed, true) if rules.again => plan.act(letter, rules),
-                (State::Replayed, fits) => plan.counts.replayed_before += u64::from(fits),
+                (State::Replayed, fits) => {
+                    plan.counts.replayed_before += u64::from(fits);
+                    plan.progress.expect(&letter.place, true);
+                }
                 (State::Superseded, fits) => {
                     plan.counts.superseded += u64::from(fits);
                     plan.progress.expect(&letter.place, true);
@@ -185,8 +188,7 @@ mod tests {
     }
 
     fn plan(letters: Vec<Letter>, rules: &Rules) -> Plan {
-        let positions = BTreeMap::from([(("orders.g.dlt".to_owned(), 0), None)]);
-        Plan::new(&Letters { letters, unreadable: Vec::new(), positions }, rules)
+        Plan::new(&Letters { letters, ..Letters::default() }, rules)
     }
 
     fn rules() -> Rules {

@@ -1,10 +1,27 @@
-//! How far the replay's group may say that it is: up to the first letter of each partition that is still to be replayed,
-//! by this run or by another one. So a selective replay loses nothing of what it did not select.
+//! What has been replayed, as the replay's group remembers it.
+//!
+//! Its offset is the first letter of the partition that waits, so a selective replay loses nothing of what it did not
+//! select. What has been replayed above that letter is noted in the offset's metadata: `replayed 2,5-9`, counted from the
+//! offset. Brokers take 4096 bytes of that; what does not fit is forgotten, and may be replayed twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use event_runtime::Origin;
+use event_runtime::{Origin, reader::Committed};
 
+const NOTE: &str = "replayed ";
+
+/// Bytes of metadata. Brokers refuse more than 4096 unless told otherwise.
+const LONGEST_NOTE: usize = 4000;
+
+/// What is done in one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    position: Option<i64>,
+    /// Offsets above the position.
+    above: BTreeSet<i64>,
+}
+
+/// How far a run is.
 #[derive(Debug, Default)]
 pub struct Progress {
     partitions: BTreeMap<(String, i32), Partition>,
@@ -12,45 +29,94 @@ pub struct Progress {
 
 #[derive(Debug, Default)]
 struct Partition {
+    done: Done,
+    /// The letters at or above the position that nothing has been done with.
+    open: BTreeSet<i64>,
     /// What the group has committed.
-    committed: Option<i64>,
-    /// The offset up to which everything is settled, where that is more than what is committed.
-    settled: Option<i64>,
-    /// Offsets at or above the committed one, and whether nothing is to be done with them any more.
-    open: BTreeMap<i64, bool>,
+    said: Option<Committed>,
+}
+
+impl Done {
+    /// As the group has committed it. A note that is not ours says nothing.
+    pub fn read(committed: &Committed) -> Done {
+        let position = committed.offset;
+        let mut above = BTreeSet::new();
+        for run in committed.metadata.strip_prefix(NOTE).unwrap_or_default().split(',') {
+            let (first, last) = run.split_once('-').unwrap_or((run, run));
+            // As a note holds at most so many letters as fit into a topic, so does a run.
+            if let (Ok(first), Ok(last)) = (first.parse::<i32>(), last.parse::<i32>()) {
+                above.extend((first..=last).map(|distance| position + i64::from(distance)));
+            }
+        }
+        Done { position: Some(position), above }
+    }
+
+    /// Below this offset, everything is done; none when the group has never said anything.
+    pub fn position(&self) -> Option<i64> {
+        self.position
+    }
+
+    pub fn contains(&self, offset: i64) -> bool {
+        self.position.is_some_and(|position| offset < position) || self.above.contains(&offset)
+    }
+
+    fn to_committed(&self) -> Option<Committed> {
+        let position = self.position?;
+        let mut note = String::new();
+        let mut offsets = self.above.iter().copied().peekable();
+        while let Some(first) = offsets.next() {
+            let mut last = first;
+            while let Some(next) = offsets.next_if_eq(&(last + 1)) {
+                last = next;
+            }
+            let (first, last) = (first - position, last - position);
+            let run = if first == last { first.to_string() } else { format!("{first}-{last}") };
+            if NOTE.len() + note.len() + run.len() + 1 > LONGEST_NOTE {
+                break;
+            }
+            note.push_str(if note.is_empty() { NOTE } else { "," });
+            note.push_str(&run);
+        }
+        Some(Committed { offset: position, metadata: note })
+    }
 }
 
 impl Progress {
-    pub fn new(positions: &BTreeMap<(String, i32), Option<i64>>) -> Progress {
-        let partition = |committed: &Option<i64>| Partition { committed: *committed, ..Partition::default() };
-        Progress { partitions: positions.iter().map(|(name, at)| (name.clone(), partition(at))).collect() }
+    pub fn new(done: &BTreeMap<(String, i32), Done>) -> Progress {
+        let partition =
+            |done: &Done| Partition { done: done.clone(), said: done.to_committed(), ..Partition::default() };
+        Progress { partitions: done.iter().map(|(name, done)| (name.clone(), partition(done))).collect() }
     }
 
-    /// There is a letter at `place`; what is below the group's position says nothing about what is above.
+    /// There is a letter at `place`.
     pub fn expect(&mut self, place: &Origin, settled: bool) {
         let partition = self.of(place);
-        if partition.committed.is_none_or(|committed| place.offset >= committed) {
-            partition.open.insert(place.offset, settled);
+        if partition.done.position.is_some_and(|position| place.offset < position) {
+            return;
         }
+        match settled {
+            true => partition.done.above.insert(place.offset),
+            false => partition.open.insert(place.offset),
+        };
     }
 
     /// The letter at `place` is done with.
     pub fn settle(&mut self, place: &Origin) {
-        if let Some(settled) = self.of(place).open.get_mut(&place.offset) {
-            *settled = true;
+        let partition = self.of(place);
+        if partition.open.remove(&place.offset) {
+            partition.done.above.insert(place.offset);
         }
     }
 
-    /// The positions that have moved since this was asked last.
-    pub fn moved(&mut self) -> BTreeMap<(String, i32), i64> {
+    /// What the group is to commit, where that is something new.
+    pub fn moved(&mut self) -> BTreeMap<(String, i32), Committed> {
         let mut moved = BTreeMap::new();
         for (name, partition) in &mut self.partitions {
-            while let Some(first) = partition.open.first_entry().filter(|first| *first.get()) {
-                partition.settled = Some(first.remove_entry().0 + 1);
-            }
-            if let Some(settled) = partition.settled.take() {
-                partition.committed = Some(settled);
-                moved.insert(name.clone(), settled);
+            partition.advance();
+            let now = partition.done.to_committed();
+            if now != partition.said {
+                partition.said.clone_from(&now);
+                moved.extend(now.map(|committed| (name.clone(), committed)));
             }
         }
         moved
@@ -58,6 +124,19 @@ impl Progress {
 
     fn of(&mut self, place: &Origin) -> &mut Partition {
         self.partitions.entry((place.topic.clone(), place.partition)).or_default()
+    }
+}
+
+impl Partition {
+    /// Moves the position to the first letter that waits, behind all letters where none does.
+    fn advance(&mut self) {
+        let end = self.done.above.last().map(|last| last + 1);
+        let Some(position) = self.open.first().copied().or(end) else { return };
+        // Nothing has been done in a partition whose first letter waits.
+        if self.done.position.is_some() || end.is_some() {
+            self.done.position = self.done.position.max(Some(position));
+        }
+        self.done.above.retain(|offset| Some(*offset) >= self.done.position);
     }
 }
 
@@ -69,35 +148,69 @@ mod tests {
         Origin { topic: "t".to_owned(), partition: 0, offset }
     }
 
-    fn progress(committed: Option<i64>) -> Progress {
-        Progress::new(&BTreeMap::from([(("t".to_owned(), 0), committed)]))
+    fn committed(offset: i64, metadata: &str) -> Committed {
+        Committed { offset, metadata: metadata.to_owned() }
     }
 
-    fn moved(progress: &mut Progress) -> Option<i64> {
+    fn progress(done: Done) -> Progress {
+        Progress::new(&BTreeMap::from([(("t".to_owned(), 0), done)]))
+    }
+
+    fn moved(progress: &mut Progress) -> Option<Committed> {
         progress.moved().remove(&("t".to_owned(), 0))
     }
 
     #[test]
-    fn the_position_stops_at_the_first_letter_that_waits() {
-        let mut progress = progress(None);
-        for (offset, settled) in [(3, true), (4, false), (6, false), (9, false)] {
+    fn the_position_stops_at_the_first_letter_that_waits_and_what_is_done_above_is_noted() {
+        let mut progress = progress(Done::default());
+        for (offset, settled) in [(3, true), (4, false), (6, false), (7, false), (9, false)] {
             progress.expect(&at(offset), settled);
         }
-        assert_eq!(moved(&mut progress), Some(4), "what is settled from the beginning is passed");
+        assert_eq!(moved(&mut progress), Some(committed(4, "")), "what is settled from the beginning is passed");
         progress.settle(&at(6));
-        assert_eq!(moved(&mut progress), None, "4 still waits");
-        progress.settle(&at(4));
-        assert_eq!(moved(&mut progress), Some(7));
+        progress.settle(&at(9));
+        assert_eq!(moved(&mut progress), Some(committed(4, "replayed 2,5")));
+        progress.settle(&at(7));
+        assert_eq!(moved(&mut progress), Some(committed(4, "replayed 2-3,5")));
         assert_eq!(moved(&mut progress), None, "it is said once");
+        progress.settle(&at(4));
+        assert_eq!(moved(&mut progress), Some(committed(10, "")));
     }
 
     #[test]
     fn the_position_never_moves_back() {
-        let mut progress = progress(Some(5));
+        let mut progress = progress(Done::read(&committed(5, "")));
         progress.expect(&at(2), false);
         progress.settle(&at(2));
         assert_eq!(moved(&mut progress), None);
         progress.expect(&at(5), true);
-        assert_eq!(moved(&mut progress), Some(6));
+        assert_eq!(moved(&mut progress), Some(committed(6, "")));
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_partition_in_which_nothing_was_done() {
+        let mut progress = progress(Done::default());
+        progress.expect(&at(2), false);
+        assert_eq!(moved(&mut progress), None);
+    }
+
+    #[test]
+    fn what_is_noted_is_read_again() {
+        let done = Done::read(&committed(100, "replayed 2-3,5"));
+        let known: Vec<i64> = (98..110).filter(|offset| done.contains(*offset)).collect();
+        assert_eq!(known, [98, 99, 102, 103, 105]);
+        assert_eq!(done.to_committed(), Some(committed(100, "replayed 2-3,5")));
+        for foreign in ["", "replayed ", "replayed x,-", "somebody else's", "replayed 9-2"] {
+            assert_eq!(Done::read(&committed(1, foreign)).above, BTreeSet::new(), "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn a_note_stays_within_what_brokers_take_and_keeps_the_lowest() {
+        let above: BTreeSet<i64> = (1..100_000).map(|number| number * 2).collect();
+        let committed = Done { position: Some(1), above }.to_committed().unwrap();
+        assert!((3900..=LONGEST_NOTE).contains(&committed.metadata.len()), "{}", committed.metadata.len());
+        let read = Done::read(&committed);
+        assert!(read.contains(2) && read.contains(1000) && !read.contains(3) && !read.contains(199_998));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use event_runtime::{
     cli::{BrokerArgs, Format, Output, Paint, exit},
     config::discovery::Discovery,
-    reader::Brokers,
+    reader::{Brokers, Committed},
     topics::delete_records,
 };
 use serde::Serialize;
@@ -60,17 +60,17 @@ pub async fn run(args: &PurgeArgs) -> anyhow::Result<u8> {
     let letters = Letters::read(&output, &kafka, &args.topics, |_, _| true)?;
     let group = Brokers::new(&kafka, Some(REPLAY_GROUP))?;
     let (mut before, mut passed) = (BTreeMap::new(), BTreeMap::new());
-    for (partition, position) in &letters.positions {
+    for (partition, done) in &letters.done {
         let (low, high) = group.watermarks(&partition.0, partition.1)?;
-        let end = if args.replayed { position.unwrap_or(low) } else { high };
-        if end > low {
-            before.insert(partition.clone(), end);
+        let end = if args.replayed { done.position().unwrap_or(low) } else { high };
+        if end <= low {
+            continue;
         }
-        if position.is_none_or(|position| position < end) {
-            passed.insert(partition.clone(), end);
+        before.insert(partition.clone(), end);
+        if done.position().is_none_or(|position| position < end) {
+            passed.insert(partition.clone(), Committed { offset: end, metadata: String::new() });
         }
     }
-    passed.retain(|partition, _| before.contains_key(partition));
     let rows = rows(&letters, &before);
     write(&output, &rows)?;
     if !args.execute {

@@ -47,10 +47,11 @@ const KEPT: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 /// from, with the same key, value, headers and event id. Only the group that failed handles it, and only if it has not
 /// handled the event after all; every other group skips it.
 ///
-/// How far replaying is, the consumer group eventctl.dlt-replay remembers: its lag is what is left. Its offset stays below
-/// the first letter that waits, so a selective replay loses nothing of what it did not select; a later --all may then
-/// repeat what was selected above that letter, which the inbox of the group that failed counts as a duplicate. A run that
-/// was killed is resumed by the same command.
+/// How far replaying is, the consumer group eventctl.dlt-replay remembers: with --all, its lag is what is left. Its offset
+/// stays at the first letter that waits, so a selective replay loses nothing of what it did not select; what was replayed
+/// above that letter is noted beside the offset, as far as Kafka has room for it there. Beyond that, and after a kill, a
+/// few letters may be replayed twice: the inbox of the group that failed counts them as duplicates. The same command
+/// resumes a run that was killed.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ReplayArgs {

@@ -125,8 +125,12 @@ async fn dead_letters_are_counted_shown_and_replayed_by_what_is_selected() {
     failing.wait_until_done(&kafka).await;
     assert_eq!(failing.handled().len(), 5);
 
-    // What was not selected is not lost by it, and what was is handled no second time.
-    json(&kafka, &["replay", "--all", "--execute"]).await;
+    // What was not selected still waits, and nothing else.
+    let list = json(&kafka, &["list"]).await;
+    let waiting: Vec<_> = list.as_array().unwrap().iter().map(|row| (&row["errorClass"], &row["waiting"])).collect();
+    assert_eq!(waiting, [(&"rejected".into(), &0.into()), (&"retries-exhausted".into(), &5.into())], "{list}");
+    let rest = json(&kafka, &["replay", "--all", "--execute"]).await;
+    assert_eq!(letters(&rest), 5, "what was replayed above the first letter that waits is known: {rest}");
     failing.wait_until_done(&kafka).await;
     assert_eq!(failing.handled().into_iter().collect::<HashSet<_>>(), ids.into_iter().collect());
     assert_eq!(failing.handled().len(), 10);
@@ -224,8 +228,7 @@ async fn what_is_mended_leaves_quarantine_and_is_handled() {
     json(&kafka, &[&from[..], &["--key", "key-0", "--value-file", good.to_str().unwrap()]].concat()).await;
     let brokers = kafka.config().brokers;
     let by_hand = |editor: &str| {
-        let mut edit =
-            command(&["dlt", "replay", "--quarantined", "--key", "key-1", "--edit", "--execute", "-b", &brokers]);
+        let mut edit = command(&["dlt", "replay", "--quarantined", "--all", "--edit", "--execute", "-b", &brokers]);
         let ended = edit.env("VISUAL", editor).env_remove("EDITOR").output().unwrap();
         (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
     };

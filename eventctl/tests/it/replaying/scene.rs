@@ -187,7 +187,9 @@ impl Group {
         let producer = Producer::new(&config).unwrap();
         let context = ConsumerContext { kafka: config, producer, clock: Clock::system(), metrics };
         let handler = Handler { broken: broken.clone(), handled: handled.clone() };
-        let consumer = ConsumerBuilder::new(name).transactional(&database, handler).start(context).unwrap();
+        let consumer = ConsumerBuilder::new(name).transactional(&database, handler);
+        // Many dead letters are what these tests begin with.
+        let consumer = consumer.flood_limits(None).start(context).unwrap();
         Group { broken, handled, registry, name, _consumer: consumer, _database: folder }
     }
 
