@@ -6,11 +6,13 @@
 
 mod audit;
 mod orders;
+mod postgres;
 mod process;
 mod servers;
 mod stack;
 
 pub use orders::{Order, OrderRequest};
+pub use postgres::OwnPostgres;
 pub use process::Process;
 pub use servers::Servers;
 

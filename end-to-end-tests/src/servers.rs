@@ -9,6 +9,8 @@ use tempfile::TempDir;
 use test_support::{MockKafka, RealKafka};
 use uuid::Uuid;
 
+use crate::postgres::OwnPostgres;
+
 /// The broker and the databases of one test. They go when this is dropped.
 pub struct Servers {
     kafka: Kafka,
@@ -23,7 +25,12 @@ enum Kafka {
 
 enum Databases {
     Sqlite,
-    Postgres { server: String, prefix: String },
+    Postgres {
+        server: String,
+        prefix: String,
+    },
+    /// A server that the test may kill.
+    Own(OwnPostgres),
 }
 
 impl Servers {
@@ -41,6 +48,18 @@ impl Servers {
             }
             Err(_) => Ok(Servers { kafka: Kafka::Embedded(MockKafka::start(1)), databases: Databases::Sqlite, folder }),
         }
+    }
+
+    /// The same, with a PostgreSQL of the test's own where servers are real.
+    ///
+    /// # Errors
+    /// When a server cannot be started; the message shows what it printed.
+    pub async fn start_with_own_database() -> anyhow::Result<Servers> {
+        let mut servers = Servers::start().await?;
+        if servers.are_real() {
+            servers.databases = Databases::Own(OwnPostgres::start().await?);
+        }
+        Ok(servers)
     }
 
     /// Whether Kafka and PostgreSQL are real.
@@ -69,27 +88,32 @@ impl Servers {
         self.folder.path()
     }
 
+    /// The PostgreSQL that the test may kill, if it has one.
+    pub fn own_database(&self) -> Option<&OwnPostgres> {
+        match &self.databases {
+            Databases::Own(server) => Some(server),
+            Databases::Sqlite | Databases::Postgres { .. } => None,
+        }
+    }
+
+    /// The broker that the test may kill, if it has one.
+    pub fn own_broker(&self) -> Option<&RealKafka> {
+        match &self.kafka {
+            Kafka::Real(broker) => Some(broker),
+            Kafka::Embedded(_) => None,
+        }
+    }
+
     /// The database of `service`, created if needed.
     ///
     /// # Errors
     /// When it cannot be created.
     pub async fn database_url(&self, service: &str) -> anyhow::Result<String> {
+        let service = service.replace('-', "_");
         match &self.databases {
             Databases::Sqlite => Ok(format!("sqlite:{}", self.folder.path().join(format!("{service}.db")).display())),
-            Databases::Postgres { server, prefix } => {
-                let name = format!("{prefix}_{}", service.replace('-', "_"));
-                let mut admin = PgConnection::connect(server).await.context("TEST_DATABASE_URL does not answer")?;
-                let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-                    .bind(&name)
-                    .fetch_one(&mut admin)
-                    .await?;
-                if !exists {
-                    let create = format!("CREATE DATABASE {name}");
-                    sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut admin).await?;
-                }
-                let (base, _) = server.rsplit_once('/').context("TEST_DATABASE_URL has no database name")?;
-                Ok(format!("{base}/{name}"))
-            }
+            Databases::Postgres { server, prefix } => created(server, &format!("{prefix}_{service}")).await,
+            Databases::Own(server) => created(server.url(), &service).await,
         }
     }
 
@@ -104,4 +128,18 @@ impl Servers {
         }
         Ok(())
     }
+}
+
+/// The database `name` on `server`, created if needed.
+async fn created(server: &str, name: &str) -> anyhow::Result<String> {
+    let mut admin = PgConnection::connect(server).await.with_context(|| format!("no database server for {name}"))?;
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+        .bind(name)
+        .fetch_one(&mut admin)
+        .await?;
+    if !exists {
+        sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await?;
+    }
+    let (base, _) = server.rsplit_once('/').context("the server's URL has no database name")?;
+    Ok(format!("{base}/{name}"))
 }

@@ -24,6 +24,7 @@ const GATEWAY: &str = "payment-gateway-fake";
 pub struct StackBuilder {
     program: PathBuf,
     instances: usize,
+    own_database: bool,
     arguments: BTreeMap<&'static str, Vec<String>>,
 }
 
@@ -53,12 +54,17 @@ pub struct StockLevel {
 impl StackBuilder {
     /// A stack of one instance a service, run by `program`: the `service` binary of this crate.
     pub fn new(program: impl Into<PathBuf>) -> StackBuilder {
-        StackBuilder { program: program.into(), instances: 1, arguments: BTreeMap::new() }
+        StackBuilder { program: program.into(), instances: 1, ..StackBuilder::default() }
     }
 
     /// So many instances of each service.
     pub fn instances(self, instances: usize) -> StackBuilder {
         StackBuilder { instances, ..self }
+    }
+
+    /// With a PostgreSQL of its own, which the test may kill, where servers are real.
+    pub fn own_database(self) -> StackBuilder {
+        StackBuilder { own_database: true, ..self }
     }
 
     /// Further arguments for `service`.
@@ -72,7 +78,10 @@ impl StackBuilder {
     /// # Errors
     /// When something does not start; the error shows its log.
     pub async fn start(self) -> anyhow::Result<Stack> {
-        let servers = Servers::start().await?;
+        let servers = match self.own_database {
+            true => Servers::start_with_own_database().await?,
+            false => Servers::start().await?,
+        };
         let smtp = SmtpSink::start().await;
         let mut stack = Stack {
             builder: self,
@@ -113,6 +122,11 @@ impl Stack {
     /// The base URL of the first instance of `service`.
     pub fn url(&self, service: &str) -> &str {
         self.services.get(service).and_then(|instances| instances.first()).map_or("", Process::url)
+    }
+
+    /// The base URLs of all instances of `service`.
+    pub fn urls(&self, service: &str) -> Vec<String> {
+        self.services.get(service).into_iter().flatten().map(|instance| instance.url().to_owned()).collect()
     }
 
     /// The base URL of the gateway.
@@ -243,6 +257,21 @@ impl Stack {
         let kafka = self.servers.kafka();
         let rows = tokio::task::spawn_blocking(move || eventctl::lag::of_groups(&kafka, GROUPS)).await??;
         Ok(rows.iter().map(|row| row.lag).sum())
+    }
+
+    /// How many orders have not ended, and how many events no service has published yet.
+    ///
+    /// # Errors
+    /// When a service does not answer.
+    pub async fn under_way(&self) -> anyhow::Result<(usize, u64)> {
+        let pending = format!("{}/orders?state=pending&limit=100", self.url("order-service"));
+        let pending: Value = self.get(&pending).await?;
+        let mut unpublished = 0;
+        for service in SERVICES {
+            let desk: Value = self.get(&format!("{}/inspect/-", self.url(service))).await?;
+            unpublished += desk["outbox"]["rows"].as_u64().context("/inspect says nothing of the outbox")?;
+        }
+        Ok((pending["orders"].as_array().map_or(0, Vec::len), unpublished))
     }
 
     /// Waits until every record of every topic is handled.

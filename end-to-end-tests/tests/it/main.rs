@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "outside of test functions clippy does not know a test")]
 
 mod away;
+mod chaos;
 mod duplicates;
 mod endings;
 mod kills;
