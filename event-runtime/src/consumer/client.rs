@@ -1,6 +1,11 @@
 //! Puts the parts of a consumer together: client settings, threads and channels.
 
-use std::{collections::HashSet, sync::Arc, thread, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
 
 use rdkafka::{ClientConfig, error::KafkaError};
 use tokio::sync::{mpsc, watch};
@@ -112,6 +117,7 @@ pub(super) fn start(
                     membership: membership.clone(),
                     metrics: metrics.clone(),
                     consumer,
+                    complaints: Mutex::default(),
                     owned,
                 }
             }

@@ -13,11 +13,12 @@ use std::{
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::KafkaError,
 };
 
 use super::{
     commands::{Commands, Wishes},
+    complaints::Complaints,
     ends::{Ends, Lookout},
     metrics::RecordLabels,
     owned::Owned,
@@ -329,6 +330,10 @@ struct Errors {
 
 impl Errors {
     fn note(&mut self, group: &str, error: &KafkaError) {
+        // The client's context has said it, and what to do about it.
+        if error.rdkafka_error_code().is_some_and(Complaints::lasts) {
+            return;
+        }
         let now = Instant::now();
         if self.last.is_some_and(|last| now - last > ERROR_LOG_INTERVAL) {
             *self = Errors::default();
@@ -339,11 +344,7 @@ impl Errors {
             return;
         }
         self.logged = Some(now);
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition) {
-            tracing::warn!(group, %error, "a topic does not exist yet; create it with `eventctl topics apply`");
-        } else {
-            tracing::warn!(group, %error, "Kafka cannot be read; trying again");
-        }
+        tracing::warn!(group, %error, "Kafka cannot be read; trying again");
     }
 
     fn over(&mut self, group: &str) {

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use super::{
     commands::Commands,
+    complaints::Complaints,
     metrics::{ConsumerMetrics, GroupLabels},
     owned::{Owned, OwnedPartition},
 };
@@ -65,6 +66,7 @@ pub(super) struct Rebalances {
     pub(super) membership: Arc<Membership>,
     pub(super) metrics: ConsumerMetrics,
     pub(super) consumer: OnceLock<Weak<BaseConsumer<Rebalances>>>,
+    pub(super) complaints: Mutex<Complaints>,
     /// Looked at by the thread that asks where partitions end, too.
     pub(super) owned: Arc<Mutex<Owned>>,
 }
@@ -118,6 +120,7 @@ impl Rebalances {
             }
         }
         self.membership.assigned.store(true, Ordering::Relaxed);
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner).forget();
         self.metrics.rebalances.get_or_create(&self.labels()).inc();
         tracing::info!(group = self.group, partitions = names(&partitions), "assigned");
         self.tell(Incoming::Assigned(partitions, generation));
@@ -237,8 +240,13 @@ impl ClientContext for Rebalances {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // `poll` returns it as well; the poll thread says what it means.
-        tracing::debug!(group = self.group, %error, reason, "the consumer reports");
+        let Some(code) = error.rdkafka_error_code() else { return };
+        let advice = self.complaints.lock().unwrap_or_else(PoisonError::into_inner).news(code, reason);
+        match advice {
+            Some(advice) => tracing::error!(group = self.group, reason, "Kafka refuses: {advice}"),
+            // `poll` returns it as well; the poll thread says what it means.
+            None => tracing::debug!(group = self.group, %error, reason, "the consumer reports"),
+        }
     }
 }
 
@@ -303,6 +311,7 @@ mod tests {
             membership: Arc::default(),
             metrics: ConsumerMetrics::default(),
             consumer: OnceLock::new(),
+            complaints: Mutex::default(),
             owned: Arc::default(),
         };
         (rebalances, heard)

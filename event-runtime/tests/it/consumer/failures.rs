@@ -1,14 +1,17 @@
 //! Retries, outages, panics and hangs.
 
 use std::{
-    sync::atomic::Ordering,
+    io,
+    sync::{Arc, Mutex, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use event_runtime::{
+    ConsumerBuilder, HandlerError, RawHandler, Record,
     consumer::NotReady,
     scheduler::{Flood, FloodLimits},
 };
+use rdkafka::types::RDKafkaRespErr;
 use test_support::eventually;
 
 use super::scene::{GROUP, PATIENCE, Scene};
@@ -119,4 +122,64 @@ async fn a_flood_of_dead_letters_stops_the_consumer_until_a_record_can_be_handle
     assert_eq!(scene.metric("consumer_dead_letters_total"), 4.0);
     assert_eq!(scene.metric("consumer_dead_letter_floods_total"), 1.0);
     assert_eq!(scene.metric("consumer_stopped_by_flood") + scene.metric("consumer_paused_partitions"), 0.0);
+}
+
+/// The log lines of this process.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn with(&self, group: &str) -> Vec<String> {
+        let written = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        written.lines().filter(|line| line.contains(group)).map(str::to_owned).collect()
+    }
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Ignore;
+
+impl RawHandler for Ignore {
+    async fn handle(&self, _record: &Record) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kafka_refuses_is_reported_once_with_what_to_do() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    // For all threads, since the poll thread has no other; the only test that sets it.
+    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).try_init().unwrap();
+    let mut scene = Scene::new().await;
+    scene.broker.create("secret", 1);
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    scene.broker.cluster().topic_error("secret", refused).unwrap();
+    // In the new protocol the brokers look after the topics, and the embedded one says nothing.
+    let settings = ["group.protocol=classic", "topic.metadata.refresh.interval.ms=200"];
+    scene.kafka.settings.extend(settings.map(str::to_owned));
+    let group = "reads-what-is-refused";
+    let topics = vec!["nowhere".to_owned(), "secret".to_owned()];
+    let consumer = scene.start(ConsumerBuilder::new(group).raw(topics, Ignore));
+    eventually(PATIENCE, "two complaints", async || match lines.with(group) {
+        lines if lines.iter().filter(|line| line.contains("Kafka refuses")).count() == 2 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    // Time for ten more answers of the broker.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut told: Vec<_> = lines.with(group).into_iter().filter(|line| !line.contains("INFO")).collect();
+    told.sort_by_key(|line| line.contains("secret"));
+    let [missing, secret] = &told[..] else { panic!("{told:#?}") };
+    assert!(missing.contains("nowhere") && missing.contains("create the topic"), "{missing}");
+    assert!(secret.contains("allow this user to read the topic"), "{secret}");
+    consumer.shutdown(Duration::from_secs(5)).await.unwrap();
 }
