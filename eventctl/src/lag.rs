@@ -1,13 +1,20 @@
-//! `lag`: how many records each consumer group has not handled yet, from committed offsets and watermarks. The brokers'
-//! own list of groups is not asked: librdkafka shows live groups of the new protocol as dead.
+//! `lag`: how many records each consumer group has not handled yet, from committed offsets and watermarks, and for how long
+//! the first of them has waited. The brokers' own list of groups is not asked: librdkafka shows live groups of the new
+//! protocol as dead.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal},
+    time::{Duration, Instant},
+};
 
 use event_runtime::{
-    cli::{BrokerArgs, Format, Output, Paint, exit},
+    Clock,
+    cli::{BrokerArgs, Format, Output, Paint, exit, with_causes},
     config::{KafkaConfig, discovery::Discovery},
-    reader::{Brokers, ReadError},
+    reader::{Brokers, ReadError, Reader},
 };
+use jiff::Timestamp;
 use serde::Serialize;
 use shared_events::{Group, topics::GROUPS};
 
@@ -21,6 +28,10 @@ pub struct LagArgs {
     #[arg(long, value_name = "N")]
     max: Option<i64>,
 
+    /// Show it again every two seconds, until ctrl-c
+    #[arg(long, conflicts_with = "max")]
+    watch: bool,
+
     /// How to write it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -30,7 +41,7 @@ pub struct LagArgs {
 }
 
 /// Where a group stands in one partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Lag {
     pub group: String,
@@ -40,19 +51,28 @@ pub struct Lag {
     pub current_offset: Option<i64>,
     pub log_end_offset: i64,
     pub lag: i64,
+    /// When the first record that waits was written; none where none waits, or where it was not looked up.
+    pub oldest: Option<Timestamp>,
+    /// For how many seconds that record has waited.
+    pub oldest_seconds: Option<f64>,
 }
+
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// How long the first records of all partitions of a group may take to come: without them the lag is still worth showing.
+const FIRST_RECORDS_WITHIN: Duration = Duration::from_secs(5);
+/// Homes the cursor and clears the screen.
+const REDRAW: &str = "\u{1b}[H\u{1b}[2J";
 
 pub fn run(args: &LagArgs) -> anyhow::Result<u8> {
     let output = Output::new(args.output);
     let kafka = args.brokers.find(&output, &Discovery::from_process());
     let groups = args.group.map_or(GROUPS.to_vec(), |group| vec![group]);
-    let rows = of_groups(&kafka, &groups)?;
-    let total: i64 = rows.iter().map(|row| row.lag).sum();
-    match output.format() {
-        Format::Table => write(&output, &rows, total)?,
-        Format::Json => output.value(&serde_json::json!({ "partitions": rows, "total": total }))?,
-        Format::Jsonl => output.rows(&rows)?,
+    if args.watch {
+        return watch(&output, &kafka, &groups);
     }
+    let rows = look(&kafka, &groups)?;
+    show(&output, &rows)?;
+    let total = total(&rows);
     match args.max {
         Some(max) if total > max => {
             output.note(format_args!("{total} records wait, more than {max}"));
@@ -60,6 +80,59 @@ pub fn run(args: &LagArgs) -> anyhow::Result<u8> {
         }
         _ => Ok(exit::OK),
     }
+}
+
+/// Until ctrl-c, or until nobody reads any more.
+fn watch(output: &Output, kafka: &KafkaConfig, groups: &[Group]) -> anyhow::Result<u8> {
+    loop {
+        let begin = Instant::now();
+        match look(kafka, groups) {
+            Ok(rows) => {
+                if output.is_table() && io::stdout().is_terminal() {
+                    output.line(REDRAW)?;
+                }
+                show(output, &rows)?;
+            }
+            // Whoever watches wants to see the brokers come back.
+            Err(error) => output.note(with_causes(&error)),
+        }
+        std::thread::sleep(WATCH_EVERY.saturating_sub(begin.elapsed()));
+    }
+}
+
+fn look(kafka: &KafkaConfig, groups: &[Group]) -> Result<Vec<Lag>, ReadError> {
+    let mut rows = of_groups(kafka, groups)?;
+    for group in groups {
+        let waiting = rows.iter_mut().filter(|row| row.group == group.name && row.lag > 0);
+        date(kafka, waiting.collect())?;
+    }
+    Ok(rows)
+}
+
+/// Looks up how old the first record that waits is, for rows of one group.
+fn date(kafka: &KafkaConfig, rows: Vec<&mut Lag>) -> Result<(), ReadError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut wanted: BTreeMap<(String, i32), &mut Lag> =
+        rows.into_iter().map(|row| ((row.topic.clone(), row.partition), row)).collect();
+    let offsets = wanted.iter().map(|(partition, row)| (partition.clone(), row.log_end_offset - row.lag)).collect();
+    let mut reader = Reader::open_at(kafka, &offsets)?;
+    let until = Instant::now() + FIRST_RECORDS_WITHIN;
+    while !wanted.is_empty() && !reader.caught_up() && Instant::now() < until {
+        match reader.next(Duration::from_millis(200)) {
+            Ok(Some(record)) => {
+                if let Some(row) = wanted.remove(&(record.origin.topic, record.origin.partition)) {
+                    let age = |time| Clock::system().now().duration_since(time).as_secs_f64().max(0.0);
+                    row.oldest = record.timestamp;
+                    row.oldest_seconds = record.timestamp.map(age);
+                }
+            }
+            Ok(None) | Err(ReadError::Disturbed(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The lag of `groups` on those of their topics that exist.
@@ -95,12 +168,33 @@ pub fn of_groups(kafka: &KafkaConfig, groups: &[Group]) -> Result<Vec<Lag>, Read
 impl Lag {
     /// What is before `low` is deleted: nobody waits for it any more.
     fn new(group: &str, (topic, partition): (String, i32), current: Option<i64>, low: i64, high: i64) -> Lag {
-        let lag = (high - current.unwrap_or(low).max(low)).max(0);
-        Lag { group: group.to_owned(), topic, partition, current_offset: current, log_end_offset: high, lag }
+        let next = current.unwrap_or(low).max(low);
+        Lag {
+            group: group.to_owned(),
+            topic,
+            partition,
+            current_offset: current,
+            log_end_offset: high,
+            lag: (high - next).max(0),
+            oldest: None,
+            oldest_seconds: None,
+        }
     }
 }
 
-fn write(output: &Output, rows: &[Lag], total: i64) -> std::io::Result<()> {
+fn total(rows: &[Lag]) -> i64 {
+    rows.iter().map(|row| row.lag).sum()
+}
+
+fn show(output: &Output, rows: &[Lag]) -> io::Result<()> {
+    match output.format() {
+        Format::Table => table(output, rows),
+        Format::Json => output.value(&serde_json::json!({ "partitions": rows, "total": total(rows) })),
+        Format::Jsonl => output.rows(rows),
+    }
+}
+
+fn table(output: &Output, rows: &[Lag]) -> io::Result<()> {
     let mut lines: Vec<_> = rows
         .iter()
         .map(|row| {
@@ -111,15 +205,27 @@ fn write(output: &Output, rows: &[Lag], total: i64) -> std::io::Result<()> {
                 row.current_offset.map_or("-".to_owned(), |offset| offset.to_string()),
                 row.log_end_offset.to_string(),
                 row.lag.to_string(),
+                age(row.oldest_seconds),
             ];
             ((row.lag > 0).then_some(Paint::Open), cells)
         })
         .collect();
     let mut sum = vec![String::new(); 5];
     sum[0] = "TOTAL".to_owned();
-    sum.push(total.to_string());
+    sum.push(total(rows).to_string());
+    sum.push(age(rows.iter().filter_map(|row| row.oldest_seconds).reduce(f64::max)));
     lines.push((Some(Paint::Strong), sum));
-    output.table(&["GROUP", "TOPIC", "PARTITION", "CURRENT-OFFSET", "LOG-END-OFFSET", "LAG"], &lines)
+    output.table(&["GROUP", "TOPIC", "PARTITION", "CURRENT-OFFSET", "LOG-END-OFFSET", "LAG", "OLDEST"], &lines)
+}
+
+/// Such as `4s`, `3m 20s` or `2h 5m`.
+fn age(seconds: Option<f64>) -> String {
+    let Some(seconds) = seconds.map(|seconds| seconds as u64) else { return "-".to_owned() };
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m {seconds}s"),
+        (hours, minutes, _) => format!("{hours}h {minutes}m"),
+    }
 }
 
 fn parse_group(text: &str) -> Result<Group, String> {
@@ -130,6 +236,15 @@ fn parse_group(text: &str) -> Result<Group, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_are_told_in_two_units_at_most() {
+        let table = [(0.9, "0s"), (59.0, "59s"), (200.0, "3m 20s"), (7500.0, "2h 5m"), (360_000.0, "100h 0m")];
+        for (seconds, expected) in table {
+            assert_eq!(age(Some(seconds)), expected);
+        }
+        assert_eq!(age(None), "-");
+    }
 
     #[test]
     fn lag_counts_what_is_kept_and_not_handled() {

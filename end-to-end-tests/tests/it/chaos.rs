@@ -28,7 +28,7 @@ async fn chaos_leaves_nothing_lost_doubled_or_reordered() {
     let mut stack = stack()
         .instances(2)
         .own_database()
-        .with("order-service", &["--order-deadline", "30s"])
+        .with("order-service", &["--order-deadline", "60s"])
         .with("payment-service", &["--gateway-timeout", "1s", "--gateway-settles-after", "10s"])
         .start()
         .await

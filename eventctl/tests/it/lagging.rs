@@ -1,6 +1,13 @@
 //! `lag`.
 
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    time::Duration,
+};
+
 use event_runtime::config::KafkaConfig;
+use jiff::{SignedDuration, Timestamp};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
@@ -8,7 +15,7 @@ use rdkafka::{
 use serde_json::Value;
 use test_support::{MockKafka, records::publish_raw};
 
-use crate::{eventctl, words};
+use crate::{command, eventctl, words};
 
 /// Commits as the group's consumer would.
 pub fn commit(kafka: &KafkaConfig, group: &str, topic: &str, partition: i32, offset: i64) {
@@ -34,9 +41,12 @@ async fn lag_is_what_was_written_and_not_committed() {
     let ran = eventctl(&lag).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     let lines = words(&ran.stdout);
-    assert_eq!(lines[0], "GROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG");
-    assert!(lines.contains(&format!("payment-service orders {partition} 3 5 2")), "{lines:?}");
-    assert_eq!(lines.last().unwrap(), "TOTAL 2");
+    assert_eq!(lines[0], "GROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG OLDEST");
+    assert!(
+        lines.iter().any(|line| line.starts_with(&format!("payment-service orders {partition} 3 5 2 "))),
+        "{lines:?}"
+    );
+    assert!(lines.last().unwrap().starts_with("TOTAL 2 "), "{lines:?}");
 
     let ran = eventctl(&[&lag[..], &["--max", "2"]].concat()).await;
     assert_eq!(ran.code, 0, "{ran:?}");
@@ -54,6 +64,47 @@ async fn lag_is_what_was_written_and_not_committed() {
         .find(|row| row["group"] == "email-service" && row["partition"] == partition);
     let of_email = of_email.unwrap();
     assert_eq!((of_email["currentOffset"].as_i64(), of_email["lag"].as_i64()), (None, Some(5)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_record_that_waits_is_the_first_one_not_committed() {
+    let kafka = MockKafka::start(1);
+    let config = kafka.config();
+    let mut origin = publish_raw(&config, "orders", "k", &[], b"{}").await;
+    let handled = Timestamp::now();
+    // Later by the clock that the broker's milliseconds can show.
+    while Timestamp::now().duration_since(handled) < SignedDuration::from_millis(20) {
+        std::thread::yield_now();
+    }
+    for _ in 0..2 {
+        origin = publish_raw(&config, "orders", "k", &[], b"{}").await;
+    }
+    commit(&config, "payment-service", "orders", origin.partition, 1);
+
+    let ran = eventctl(&["lag", "-b", &kafka.addresses(), "--group", "payment-service", "-o", "jsonl"]).await;
+    let rows: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (waiting, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row["lag"] != 0);
+    assert_eq!(waiting.len(), 1, "{rows:?}");
+    let oldest: Timestamp = waiting[0]["oldest"].as_str().unwrap().parse().unwrap();
+    assert!(oldest > handled && oldest < Timestamp::now(), "{oldest} is not after {handled}");
+    assert!(waiting[0]["oldestSeconds"].as_f64().unwrap() < 20.0, "{waiting:?}");
+    assert!(others.iter().all(|row| row["oldest"].is_null()), "{others:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watching_shows_the_lag_again_and_again() {
+    let kafka = MockKafka::start(1);
+    let mut child = command(&["lag", "-b", &kafka.addresses(), "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let watched = tokio::task::spawn_blocking(move || {
+        let headers = lines.map(Result::unwrap).filter(|line| line.starts_with("GROUP"));
+        headers.take(2).count()
+    });
+    let shown = tokio::time::timeout(Duration::from_secs(30), watched).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(shown.expect("two tables in half a minute").unwrap(), 2);
+    assert_eq!(eventctl(&["lag", "--watch", "--max", "0"]).await.code, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

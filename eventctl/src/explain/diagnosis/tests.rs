@@ -115,6 +115,8 @@ impl Case {
             current_offset: current,
             log_end_offset: 50,
             lag: 0,
+            oldest: None,
+            oldest_seconds: None,
         });
         self
     }
