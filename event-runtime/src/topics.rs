@@ -148,7 +148,14 @@ pub async fn delete_records(kafka: &KafkaConfig, before: &BTreeMap<(String, i32)
     }
     let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
     let answer = admin.delete_records(&list, &options).await.map_err(DeleteError::Refused)?;
-    answer.elements().iter().try_for_each(|element| element.error()).map_err(DeleteError::Refused)
+    for element in answer.elements() {
+        match element.error().err().and_then(|error| error.rdkafka_error_code()) {
+            None => {}
+            Some(RDKafkaErrorCode::UnsupportedFeature) => return Err(DeleteError::Unsupported),
+            Some(code) => return Err(DeleteError::Refused(KafkaError::AdminOp(code))),
+        }
+    }
+    Ok(())
 }
 
 /// Why records are still there.
@@ -160,7 +167,10 @@ pub enum DeleteError {
     /// The client could not be made.
     #[error("the Kafka client cannot be configured")]
     Client(#[source] KafkaError),
-    /// The broker says no, does not answer in time, or, as the embedded one, knows no such request.
+    /// The broker knows no such request.
+    #[error("this broker cannot delete records; the embedded one forgets them when it ends")]
+    Unsupported,
+    /// The broker says no, or does not answer in time.
     #[error("the records were not deleted")]
     Refused(#[source] KafkaError),
 }

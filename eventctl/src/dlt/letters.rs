@@ -1,7 +1,7 @@
 //! Reads the dead-letter topics as they are now.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -134,13 +134,12 @@ impl Letters {
         topics: &TopicArgs,
         mut wanted: impl FnMut(&Record, &DeadLetter) -> bool,
     ) -> anyhow::Result<Letters> {
-        let brokers = Brokers::new(kafka, Some(REPLAY_GROUP))?;
-        let picked = topics.pick(&brokers.topics()?)?;
+        let picked = topics.pick(&Brokers::new(kafka, None)?.topics()?)?;
         if picked.is_empty() {
             return Ok(Letters::default());
         }
         let partitions = picked.iter().flat_map(|(name, count)| (0..*count).map(|partition| (name.clone(), partition)));
-        let mut letters = Letters { done: done(&brokers, partitions)?, ..Letters::default() };
+        let mut letters = Letters { done: replayed(kafka, partitions.collect())?, ..Letters::default() };
         let names: Vec<String> = picked.into_keys().collect();
         let mut reader = Reader::open(kafka, &names, Position::Start, Timestamp::now())?;
         while let Some(record) = next(output, &mut reader)? {
@@ -187,15 +186,6 @@ impl Letters {
     }
 }
 
-fn done(
-    brokers: &Brokers,
-    partitions: impl IntoIterator<Item = (String, i32)>,
-) -> Result<BTreeMap<(String, i32), Done>, ReadError> {
-    let committed = brokers.committed_with_metadata(partitions)?;
-    let done = |committed: Option<Committed>| committed.as_ref().map(Done::read).unwrap_or_default();
-    Ok(committed.into_iter().map(|(partition, committed)| (partition, done(committed))).collect())
-}
-
 impl Letter {
     fn new(record: &Record, dead: DeadLetter, fits: bool) -> Letter {
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
@@ -212,6 +202,22 @@ impl Letter {
 
 fn key_of(place: &Origin) -> (&str, i32, i64) {
     (&place.topic, place.partition, place.offset)
+}
+
+/// What has been replayed of these partitions.
+///
+/// # Errors
+/// When the group's coordinator does not answer.
+pub fn replayed(
+    kafka: &KafkaConfig,
+    partitions: BTreeSet<(String, i32)>,
+) -> Result<BTreeMap<(String, i32), Done>, ReadError> {
+    if partitions.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let committed = Brokers::new(kafka, Some(REPLAY_GROUP))?.committed_with_metadata(partitions)?;
+    let done = |committed: Option<Committed>| committed.as_ref().map(Done::read).unwrap_or_default();
+    Ok(committed.into_iter().map(|(partition, committed)| (partition, done(committed))).collect())
 }
 
 /// The record that stands exactly there, if it is still kept.

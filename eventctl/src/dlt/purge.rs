@@ -12,13 +12,8 @@ use serde::Serialize;
 
 use super::letters::{Letters, REPLAY_GROUP, State, TopicArgs};
 
-/// Delete dead letters, from the oldest on: up to the newest there is now, or up to the first that waits for its replay.
-///
-/// Prints what it would do, and does it with --execute. Kafka deletes the beginning of a partition or nothing, so there is
-/// no selection by event.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true, args = ["topic", "group", "all"])]
-#[command(verbatim_doc_comment)]
 pub struct PurgeArgs {
     #[command(flatten)]
     topics: TopicArgs,

@@ -41,19 +41,7 @@ const BATCH: usize = 500;
 /// What quarantine keeps of topics that nobody has declared.
 const KEPT: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 
-/// Put dead letters back into their topics, for the groups that failed alone.
-///
-/// Prints what it would do, and does it with --execute. A replay goes to the topic and partition that its record came
-/// from, with the same key, value, headers and event id. Only the group that failed handles it, and only if it has not
-/// handled the event after all; every other group skips it.
-///
-/// How far replaying is, the consumer group eventctl.dlt-replay remembers: with --all, its lag is what is left. Its offset
-/// stays at the first letter that waits, so a selective replay loses nothing of what it did not select; what was replayed
-/// above that letter is noted beside the offset, as far as Kafka has room for it there. Beyond that, and after a kill, a
-/// few letters may be replayed twice: the inbox of the group that failed counts them as duplicates. The same command
-/// resumes a run that was killed.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub struct ReplayArgs {
     #[command(flatten)]
     selection: Selection,

@@ -154,14 +154,14 @@ fn leftover(evidence: &Evidence, who: &str, now: Timestamp) -> Option<(Gravity, 
 }
 
 fn gave_up(evidence: &Evidence, who: &str) -> Option<(Gravity, Blocker)> {
-    let letter = evidence.kafka()?.dead_letters.iter().rev().find(|letter| letter.group == who)?;
+    let letter = evidence.kafka()?.dead_letters.iter().rev().find(|letter| letter.group == who && !letter.replayed)?;
     let attempts = match letter.attempts {
         0 => String::new(),
         1 => " after 1 attempt".to_owned(),
         many => format!(" after {many} attempts"),
     };
     let sentence = format!("{who} gave up {}{attempts}: {}", letter.event, or_unsaid(&letter.error));
-    let next = format!("eventctl tail {} --key {} --from start --exit -o json", letter.topic, evidence.order_id);
+    let next = format!("eventctl dlt show {}:{}:{}", letter.topic, letter.partition, letter.offset);
     Some((Gravity::GaveUp, Blocker { who: who.to_owned(), sentence, next }))
 }
 

@@ -121,6 +121,8 @@ pub struct SeenDeadLetter {
     pub offset: i64,
     pub attempts: u32,
     pub error: String,
+    /// Whether somebody has put its record back since.
+    pub replayed: bool,
 }
 
 impl InFlight {

@@ -20,7 +20,7 @@ use shared_events::{OrderId, header, topics};
 use super::evidence::{
     Answer, Evidence, Inspection, KafkaEvidence, OrderState, SeenDeadLetter, SeenEvent, ServiceEvidence,
 };
-use crate::lag;
+use crate::{dlt, lag};
 
 /// Who is asked.
 pub struct Sources {
@@ -107,6 +107,12 @@ fn ask_kafka(kafka: &KafkaConfig, order: OrderId, within: Duration) -> Result<Ka
             false => evidence.events.push(event(record)),
         }
     }
+    let stands = evidence.dead_letters.iter().map(|letter| (letter.topic.clone(), letter.partition));
+    let replayed = dlt::replayed(kafka, stands.collect())?;
+    for letter in &mut evidence.dead_letters {
+        let done = replayed.get(&(letter.topic.clone(), letter.partition));
+        letter.replayed = done.is_some_and(|done| done.contains(letter.offset));
+    }
     let holds =
         |topic: &str, partition| evidence.events.iter().any(|seen| seen.topic == topic && seen.partition == partition);
     let lag = lag::of_groups(kafka, topics::GROUPS)?;
@@ -147,6 +153,7 @@ fn dead_letter(record: &Record) -> SeenDeadLetter {
         offset: record.origin.offset,
         attempts: letter.as_ref().map_or(0, |letter| letter.attempts),
         error: letter.map_or_else(String::new, |letter| letter.error),
+        replayed: false,
     }
 }
 

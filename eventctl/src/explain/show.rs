@@ -126,9 +126,12 @@ fn show_kafka(output: &Output, kafka: &KafkaEvidence) -> io::Result<()> {
                 let time = letter.time.map_or("-".to_owned(), clock_time);
                 let place = place(&letter.topic, letter.partition, letter.offset);
                 let attempts = letter.attempts.to_string();
-                let cells =
-                    vec![time, letter.group.clone(), letter.event.clone(), place, attempts, letter.error.clone()];
-                (Some(Paint::Bad), cells)
+                let (paint, error) = match letter.replayed {
+                    true => (Paint::Dim, format!("replayed since; {}", letter.error)),
+                    false => (Paint::Bad, letter.error.clone()),
+                };
+                let cells = vec![time, letter.group.clone(), letter.event.clone(), place, attempts, error];
+                (Some(paint), cells)
             })
             .collect();
         output.table(

@@ -94,9 +94,17 @@ async fn a_dead_letter_is_found_by_the_orders_key() {
     let sentence = &document["diagnosis"]["sentence"];
     assert_eq!(sentence, "payment-service gave up order.created after 4 attempts: no such currency", "{ran:?}");
     let next = document["diagnosis"]["next"].as_str().unwrap();
-    assert_eq!(next, format!("eventctl tail {topic} --key {} --from start --exit -o json", stack.order));
     let letters = document["evidence"]["kafka"]["known"]["deadLetters"].as_array().unwrap();
     assert_eq!(letters.len(), 1, "other orders' letters are theirs: {letters:?}");
+    let (partition, offset) = (&letters[0]["partition"], &letters[0]["offset"]);
+    assert_eq!(next, format!("eventctl dlt show {topic}:{partition}:{offset}"));
+
+    let key = stack.order.to_string();
+    let brokers = stack.kafka.addresses();
+    let ran = eventctl(&["dlt", "replay", "--key", &key, "--execute", "-b", &brokers]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let ran = stack.explain(&[]).await;
+    assert!(!ran.stdout.contains("gave up") && ran.stdout.contains("replayed since; no such currency"), "{ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

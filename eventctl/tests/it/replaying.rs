@@ -272,7 +272,7 @@ async fn purged_letters_are_gone_and_not_left_to_be_replayed() {
     if !kafka.is_real() {
         let ran = dlt(&kafka, &["purge", "--all", "--execute"]).await;
         assert_eq!(ran.code, 1);
-        assert!(ran.stderr.contains("the records were not deleted"), "{ran:?}");
+        assert!(ran.stderr.contains("this broker cannot delete records"), "{ran:?}");
         return;
     }
     let replayed = json(&kafka, &["purge", "--group", FAILING, "--replayed", "--execute"]).await;

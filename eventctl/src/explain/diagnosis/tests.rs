@@ -74,7 +74,13 @@ impl Case {
             offset: 0,
             attempts: 4,
             error: error.to_owned(),
+            replayed: false,
         });
+        self
+    }
+
+    fn replayed(mut self) -> Case {
+        self.kafka().dead_letters.iter_mut().for_each(|letter| letter.replayed = true);
         self
     }
 
@@ -133,10 +139,10 @@ fn the_gravest_cause_is_named_with_the_next_command() {
         (
             pending().dead(PAYMENT, "order.created", "gateway said 500").silent(PAYMENT),
             "payment-service gave up order.created after 4 attempts: gateway said 500",
-            format!("eventctl tail orders.payment-service.dlt --key {id} --from start --exit -o json"),
+            "eventctl dlt show orders.payment-service.dlt:0:0".to_owned(),
         ),
         (
-            pending().silent(PAYMENT),
+            pending().dead(PAYMENT, "order.created", "gateway said 500").replayed().silent(PAYMENT),
             "payment-service does not answer at http://payment-service (from the command line): connection refused",
             "docker compose ps payment-service".to_owned(),
         ),
