@@ -17,6 +17,7 @@ mod attempt;
 mod builder;
 mod client;
 mod commands;
+mod committer;
 mod complaints;
 pub mod dead_letter;
 mod dispatch;

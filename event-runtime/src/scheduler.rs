@@ -6,6 +6,8 @@
 //! - The *watermark* of a partition is the lowest offset that is not handled yet: all below it may be committed.
 //! - Every assignment of a partition is a new *generation*. Results of an older one change nothing, except that a lane
 //!   waits for an older generation's attempt at its key to end.
+//! - A partition that is given back is *drained*: of what was not begun only *gaps* are, records below one that was, as
+//!   long as nothing below them waits. What is handled above a gap cannot be committed and would be handled again.
 //! - While a handler's dependency is away ([`HandlerError::Unavailable`]), its records are held and one at a time
 //!   probes; see [`outage`](self::Verdict::Unavailable).
 //! - A flood of dead letters stops everything for a while; see [`FloodLimits`].
@@ -20,7 +22,7 @@ mod partition;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -49,6 +51,8 @@ pub struct Scheduler<T> {
     partitions: BTreeMap<Partition, Assignment<T>>,
     /// Partitions with ready lanes, in the order of their turns.
     turns: VecDeque<Partition>,
+    /// Partitions that are being given back.
+    stopped: BTreeSet<Partition>,
     /// When which lane's retry pause ends; the number makes the moments distinct.
     timers: BTreeMap<(Duration, u64), (Partition, Generation, Lane)>,
     timers_made: u64,
@@ -75,6 +79,7 @@ impl<T: Clone> Scheduler<T> {
             limits,
             partitions: BTreeMap::new(),
             turns: VecDeque::new(),
+            stopped: BTreeSet::new(),
             timers: BTreeMap::new(),
             timers_made: 0,
             last_ticket: 0,
@@ -96,17 +101,25 @@ impl<T: Clone> Scheduler<T> {
         self.partitions.insert(partition, Assignment::new(generation));
     }
 
-    /// Starts nothing of this partition any more.
+    /// Begins to give the partition back: it takes no record in, and starts nothing more but gaps.
     pub fn stop(&mut self, partition: &Partition) {
         if let Some(assignment) = self.partitions.get_mut(partition) {
             assignment.stopped = true;
+            self.stopped.insert(partition.clone());
         }
+    }
+
+    /// Whether a stopped partition has attempts that run or may start.
+    pub fn is_draining(&self, partition: &Partition) -> bool {
+        let gap = || self.partitions.get(partition).is_some_and(|assignment| assignment.gap().is_some());
+        self.running_for(partition).next().is_some() || gap()
     }
 
     /// The partition is ours no longer. What may be committed for it, if anything was handled.
     pub fn remove(&mut self, partition: &Partition) -> Option<i64> {
         let removed = self.partitions.remove(partition)?;
         self.turns.retain(|other| other != partition);
+        self.stopped.remove(partition);
         self.timers.retain(|_, (other, ..)| other != partition);
         for dependency in self.dependencies.values_mut() {
             dependency.forget(partition);
@@ -198,6 +211,12 @@ impl<T: Clone> Scheduler<T> {
         loop {
             if let Some(start) = self.next_probe() {
                 return Some(start);
+            }
+            if let Some((partition, generation, lane)) = self.next_gap() {
+                match self.start_or_hold(partition, generation, lane) {
+                    Some(start) => return Some(start),
+                    None => continue,
+                }
             }
             let partition = self.turns.pop_front()?;
             let Some(assignment) = self.partitions.get_mut(&partition) else { continue };
@@ -371,6 +390,14 @@ impl<T: Clone> Scheduler<T> {
         Some(start)
     }
 
+    fn next_gap(&mut self) -> Option<(Partition, Generation, Lane)> {
+        self.stopped.iter().find_map(|partition| {
+            let assignment = self.partitions.get_mut(partition)?;
+            let lane = assignment.gap().and_then(|position| assignment.ready.remove(position))?;
+            Some((partition.clone(), assignment.generation, lane))
+        })
+    }
+
     /// Holds the ready lanes whose dependency is away, so that they are among those that may probe.
     fn hold_ready(&mut self) {
         for (partition, assignment) in &mut self.partitions {
@@ -414,7 +441,11 @@ impl<T: Clone> Scheduler<T> {
     fn start(&mut self, partition: Partition, generation: Generation, lane: Lane) -> Start<T> {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
-        self.lane(&partition, &lane).waits = partition::Waits::Attempt;
+        let state = self.lane(&partition, &lane);
+        state.waits = partition::Waits::Attempt;
+        let offset = state.head_offset();
+        let assignment = self.partitions.get_mut(&partition).expect("the lane was found in it");
+        assignment.begun = assignment.begun.max(offset);
         let head = self.head(&partition, &lane);
         let (payload, attempt, task, handler) = (head.payload.clone(), head.attempt, head.task(), head.handler);
         self.busy.insert((partition.clone(), lane.clone()));

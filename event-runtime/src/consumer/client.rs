@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     thread,
     time::Duration,
 };
@@ -17,7 +17,7 @@ use super::{
     commands::Commands,
     dispatch::{Dispatcher, Work},
     ends::Ends,
-    poll::{Batch, ClientFactory, Poller, Pulse, nothing_owned},
+    poll::{Batch, ClientFactory, Poller, Pulse},
     progress::Progress,
     rebalance::{Membership, Rebalances},
     router::Router,
@@ -93,7 +93,7 @@ pub(super) fn start(
     if topics.is_empty() {
         return Err(StartError::NoHandlers(group));
     }
-    let config = client_config(&context.kafka, group)?;
+    let config = client_config(&context.kafka, group, &settings.limits)?;
     check_drain_deadline(&config, group, settings.drain_deadline)?;
     let (incoming_sender, incoming) = mpsc::channel(BATCHES);
     let (control, requests) = mpsc::channel(REQUESTS);
@@ -107,19 +107,16 @@ pub(super) fn start(
         context: Box::new({
             let (membership, metrics) = (membership.clone(), context.metrics.clone());
             let commands = commands.clone();
-            move || {
-                let (consumer, owned) = nothing_owned();
-                Rebalances {
-                    group,
-                    drain_deadline: settings.drain_deadline,
-                    incoming: incoming_sender.clone(),
-                    commands: commands.clone(),
-                    membership: membership.clone(),
-                    metrics: metrics.clone(),
-                    consumer,
-                    complaints: Mutex::default(),
-                    owned,
-                }
+            move || Rebalances {
+                group,
+                drain_deadline: settings.drain_deadline,
+                incoming: incoming_sender.clone(),
+                commands: commands.clone(),
+                membership: membership.clone(),
+                metrics: metrics.clone(),
+                committer: OnceLock::new(),
+                complaints: Mutex::default(),
+                owned: Arc::default(),
             }
         }),
     };
@@ -166,7 +163,7 @@ pub(super) fn start(
 }
 
 /// The safe settings, where `-X` does not say otherwise.
-fn client_config(kafka: &KafkaConfig, group: &str) -> Result<ClientConfig, ConfigError> {
+fn client_config(kafka: &KafkaConfig, group: &str, limits: &Limits) -> Result<ClientConfig, ConfigError> {
     let mut config = kafka.client()?;
     let mut default = |name: &str, value: &str| {
         if config.get(name).is_none() {
@@ -179,6 +176,11 @@ fn client_config(kafka: &KafkaConfig, group: &str) -> Result<ClientConfig, Confi
     default("queued.max.messages.kbytes", "16384");
     // With the default of a second, a fast consumer stalls whenever the local queue was full.
     default("fetch.queue.backoff.ms", "10");
+    // A resumed partition is fetched once the broker has answered the fetch under way, and one that finds nothing is
+    // answered after the longest wait: 500 ms a resume, seen where a partition at its budget had less left than librdkafka
+    // reads ahead. So it reads ahead no more than a budget, and waits less where partitions are at their end.
+    default("queued.min.messages", &limits.records.clamp(1, 100_000).to_string());
+    default("fetch.wait.max.ms", "100");
     default("reconnect.backoff.ms", "50");
     default("reconnect.backoff.max.ms", "1000");
     if config.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {

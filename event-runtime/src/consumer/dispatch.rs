@@ -262,7 +262,7 @@ impl Dispatcher {
     /// Answers a revoke once its partitions have nothing in flight, or their time is up.
     fn answer_revoke(&mut self) {
         let Some(revoke) = &self.work.revoke else { return };
-        let busy = revoke.partitions.iter().any(|partition| self.scheduler.running_for(partition).next().is_some());
+        let busy = revoke.partitions.iter().any(|partition| self.scheduler.is_draining(partition));
         if busy && Instant::now() < revoke.deadline {
             return;
         }

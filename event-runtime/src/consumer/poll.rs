@@ -1,8 +1,8 @@
-//! The poll thread: the only one that polls, commits, pauses and seeks.
+//! The poll thread: the only one that polls, pauses and seeks, and that says what is committed.
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
         mpsc::sync_channel,
     },
@@ -12,17 +12,18 @@ use std::{
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer},
+    consumer::{BaseConsumer, Consumer},
     error::KafkaError,
 };
 
 use super::{
     commands::{Commands, Wishes},
+    committer::{Commit, Committer, Offsets},
     complaints::Complaints,
     ends::{Ends, Lookout},
     metrics::RecordLabels,
     owned::Owned,
-    rebalance::{Incoming, Rebalances, offset_list},
+    rebalance::{Incoming, Rebalances},
 };
 use crate::{
     Record,
@@ -100,7 +101,10 @@ enum Ended {
 impl ClientFactory {
     pub(super) fn create(&self) -> Result<Arc<Client>, KafkaError> {
         let client: Arc<Client> = Arc::new(self.config.create_with_context((self.context)())?);
-        let set = client.context().consumer.set(Arc::downgrade(&client));
+        let committer = Committer::start(client.context().group, Arc::downgrade(&client));
+        let committer =
+            committer.map_err(|error| KafkaError::ClientCreation(format!("no thread to commit: {error}")))?;
+        let set = client.context().committer.set(committer);
         debug_assert!(set.is_ok(), "the context is new");
         let topics: Vec<_> = self.topics.iter().map(String::as_str).collect();
         client.subscribe(&topics)?;
@@ -130,7 +134,7 @@ impl Poller {
         loop {
             if let Some(client) = client.take() {
                 let lookout = self.look_out(&client);
-                let ended = Polling { client: &client, poller: &self, errors: Errors::default() }.run();
+                let ended = Polling { client: &client, poller: &self, errors: Errors::default(), commit: None }.run();
                 drop(lookout);
                 let lost = client.context().owned().take_all();
                 if let Ended::Closing = ended {
@@ -182,6 +186,8 @@ struct Polling<'a> {
     client: &'a Arc<Client>,
     poller: &'a Poller,
     errors: Errors,
+    /// The regular commit that is under way.
+    commit: Option<Commit>,
 }
 
 impl Polling<'_> {
@@ -294,23 +300,34 @@ impl Polling<'_> {
         }
     }
 
-    fn commit(&self) {
-        let offsets = take_uncommitted(&mut self.context().owned());
-        if offsets.is_empty() {
-            return;
+    /// One at a time: what is handled meanwhile goes with the next.
+    fn commit(&mut self) {
+        if let Some(commit) = self.commit.take() {
+            match commit.done() {
+                Some(outcome) => self.context().committed(&commit.offsets, outcome),
+                None => return self.commit = Some(commit),
+            }
         }
-        if let Err(error) = self.client.commit(&offset_list(&offsets), CommitMode::Async) {
-            tracing::warn!(group = self.context().group, error = %Chain(&error), "offsets were not committed");
+        let offsets = take_uncommitted(&mut self.context().owned());
+        if let Some(committer) = self.context().committer.get().filter(|_| !offsets.is_empty()) {
+            match committer.commit(offsets.clone()) {
+                Ok(commit) => self.commit = Some(commit),
+                Err(error) => self.context().committed(&offsets, Err(error)),
+            }
         }
     }
 
-    fn commit_last(&self) {
+    fn commit_last(&mut self) {
+        // One that is under way may fail.
+        if let Some(commit) = self.commit.take() {
+            self.context().commit_again(&commit.offsets);
+        }
         let offsets = take_uncommitted(&mut self.context().owned());
-        self.context().commit_now(&offsets);
+        self.context().commit_now(offsets);
     }
 }
 
-fn take_uncommitted(owned: &mut Owned) -> Vec<(Partition, i64)> {
+fn take_uncommitted(owned: &mut Owned) -> Offsets {
     let moved = owned.iter_mut().filter_map(|(partition, owned)| {
         let wanted = owned.wanted.filter(|wanted| owned.sent != Some(*wanted))?;
         owned.sent = Some(wanted);
@@ -352,9 +369,4 @@ impl Errors {
             tracing::info!(group, after_ms = first.elapsed().as_millis() as u64, "Kafka is read again");
         }
     }
-}
-
-/// A context for a new client; it owns nothing yet.
-pub(super) fn nothing_owned() -> (OnceLock<std::sync::Weak<Client>>, Arc<Mutex<Owned>>) {
-    (OnceLock::new(), Arc::default())
 }

@@ -4,24 +4,24 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{SyncSender, sync_channel},
     },
-    thread,
     time::Duration,
 };
 
 use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
-    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance},
+    error::KafkaError,
 };
 use tokio::sync::mpsc;
 
 use super::{
     commands::Commands,
+    committer::{Committer, Offsets},
     complaints::Complaints,
     metrics::{ConsumerMetrics, GroupLabels},
     owned::{Owned, OwnedPartition},
@@ -32,8 +32,8 @@ use crate::{
     scheduler::{Generation, Partition},
 };
 
-/// A synchronous commit has no timeout of its own: with its broker down it blocked for 45 s inside a revoke. The helper
-/// thread may wait that long; we do not.
+/// A synchronous commit has no timeout of its own: with its broker down it blocked for 45 s inside a revoke. The
+/// committing thread may wait that long; we do not.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
 /// How much longer than the drain deadline the dispatcher may take to answer a revoke.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub(super) enum Incoming {
     Records(Vec<(Partition, Generation, Record)>),
     Assigned(Vec<Partition>, Generation),
     /// Drain these, and answer with the offsets to read next.
-    Revoked(Vec<Partition>, SyncSender<Vec<(Partition, i64)>>),
+    Revoked(Vec<Partition>, SyncSender<Offsets>),
     /// Somebody else may have these already.
     Lost(Vec<Partition>),
 }
@@ -65,7 +65,7 @@ pub(super) struct Rebalances {
     pub(super) commands: Arc<Commands>,
     pub(super) membership: Arc<Membership>,
     pub(super) metrics: ConsumerMetrics,
-    pub(super) consumer: OnceLock<Weak<BaseConsumer<Rebalances>>>,
+    pub(super) committer: OnceLock<Committer>,
     pub(super) complaints: Mutex<Complaints>,
     /// Looked at by the thread that asks where partitions end, too.
     pub(super) owned: Arc<Mutex<Owned>>,
@@ -81,33 +81,33 @@ impl Rebalances {
     }
 
     /// Commits, and waits for that a limited time.
-    pub(super) fn commit_now(&self, offsets: &[(Partition, i64)]) {
-        let Some(consumer) = self.consumer.get().and_then(Weak::upgrade) else { return };
-        if offsets.is_empty() {
-            return;
+    pub(super) fn commit_now(&self, offsets: Offsets) {
+        let Some(committer) = self.committer.get().filter(|_| !offsets.is_empty()) else { return };
+        let outcome = committer.commit(offsets).and_then(|commit| commit.wait(COMMIT_PATIENCE));
+        if let Err(error) = outcome {
+            self.metrics.commit_failures.get_or_create(&self.labels()).inc();
+            let group = self.group;
+            tracing::warn!(group, error, "the last offsets were not committed: records may come twice");
         }
-        let list = offset_list(offsets);
-        let (done, committed) = sync_channel(1);
-        let commit = move || {
-            let result = consumer.commit(&list, CommitMode::Sync);
-            // Before the answer: whoever waits for it may want to be the one that closes the client.
-            drop(consumer);
-            done.send(result).ok();
-        };
-        let spawned = thread::Builder::new().name(format!("{}-commit", self.group)).spawn(commit);
-        let failure = match spawned.map(|_| committed.recv_timeout(COMMIT_PATIENCE)) {
-            Ok(Ok(Ok(()))) => return,
-            Ok(Ok(Err(error))) => Chain(&error).to_string(),
-            Ok(Err(RecvTimeoutError::Timeout)) => format!("not acknowledged within {COMMIT_PATIENCE:?}"),
-            Ok(Err(RecvTimeoutError::Disconnected)) => "the committing thread panicked".to_owned(),
-            Err(error) => error.to_string(),
-        };
+    }
+
+    /// Notes what became of a regular commit.
+    pub(super) fn committed(&self, offsets: &Offsets, outcome: Result<(), String>) {
+        let Err(error) = outcome else { return };
         self.metrics.commit_failures.get_or_create(&self.labels()).inc();
-        tracing::warn!(
-            group = self.group,
-            error = failure,
-            "the last offsets were not committed: records may come twice"
-        );
+        tracing::warn!(group = self.group, error, "offsets were not committed; trying again");
+        self.commit_again(offsets);
+    }
+
+    /// Of those that are still owned.
+    pub(super) fn commit_again(&self, offsets: &Offsets) {
+        let mut owned = self.owned();
+        for (partition, offset) in offsets {
+            let owned = owned.get_mut(&partition.topic, partition.number);
+            if let Some(owned) = owned.filter(|owned| owned.sent == Some(*offset)) {
+                owned.sent = None;
+            }
+        }
     }
 
     fn assigned(&self, list: &TopicPartitionList) {
@@ -152,7 +152,7 @@ impl Rebalances {
         let names = names(&partitions);
         let offsets = self.drained(partitions, &removed);
         self.metrics.drain_seconds.get_or_create(&self.labels()).observe(begun.elapsed().as_secs_f64());
-        self.commit_now(&offsets);
+        self.commit_now(offsets);
         tracing::info!(
             group = self.group,
             partitions = names,
@@ -163,7 +163,7 @@ impl Rebalances {
 
     /// The offsets to commit for partitions that are no longer ours, once the dispatcher has drained them. A dispatcher
     /// that shuts down or is late gives no answer: then what it wished for before is all there is.
-    fn drained(&self, partitions: Vec<Partition>, removed: &[(Partition, OwnedPartition)]) -> Vec<(Partition, i64)> {
+    fn drained(&self, partitions: Vec<Partition>, removed: &[(Partition, OwnedPartition)]) -> Offsets {
         let (answer, drained) = sync_channel(1);
         self.tell(Incoming::Revoked(partitions, answer));
         if let Ok(offsets) = drained.recv_timeout(self.drain_deadline + ANSWER_PATIENCE) {
@@ -206,21 +206,6 @@ impl ConsumerContext for Rebalances {
     fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(list) = rebalance {
             self.assigned(list);
-        }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let Err(error) = result else { return };
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::NoOffset) {
-            return;
-        }
-        self.metrics.commit_failures.get_or_create(&self.labels()).inc();
-        tracing::warn!(group = self.group, error = %Chain(&error), "offsets were not committed; trying again");
-        let mut owned = self.owned();
-        for element in offsets.elements() {
-            if let Some(partition) = owned.get_mut(element.topic(), element.partition()) {
-                partition.sent = None;
-            }
         }
     }
 }
@@ -292,6 +277,8 @@ fn ranges(numbers: &BTreeSet<i32>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     const GENERATION: Generation = 7;
@@ -310,7 +297,7 @@ mod tests {
             commands: Arc::default(),
             membership: Arc::default(),
             metrics: ConsumerMetrics::default(),
-            consumer: OnceLock::new(),
+            committer: OnceLock::new(),
             complaints: Mutex::default(),
             owned: Arc::default(),
         };

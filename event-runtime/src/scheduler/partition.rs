@@ -28,6 +28,8 @@ pub(super) struct Assignment<T> {
     pub(super) lanes: HashMap<Lane, LaneState<T>>,
     /// Lanes whose head may start, in the order of their turns.
     pub(super) ready: VecDeque<Lane>,
+    /// The highest offset that was begun.
+    pub(super) begun: Option<i64>,
     /// One above the highest offset that came in.
     next_offset: Option<i64>,
     /// The watermark that was last handed out.
@@ -90,6 +92,7 @@ impl<T: Clone> Assignment<T> {
             behind: None,
             lanes: HashMap::new(),
             ready: VecDeque::new(),
+            begun: None,
             next_offset: None,
             reported: None,
             records: 0,
@@ -171,6 +174,19 @@ impl<T: Clone> Assignment<T> {
         Lag { records, oldest }
     }
 
+    /// The lowest gap, if the partition has one: the place in `ready` of the lane whose head is below a record that was
+    /// begun, and above none that waits.
+    pub(super) fn gap(&self) -> Option<usize> {
+        let begun = self.begun?;
+        let waiting = self.lanes.values().filter(|state| !matches!(state.waits, Waits::Turn | Waits::Attempt));
+        let end = waiting.filter_map(LaneState::head_offset).fold(begun, i64::min);
+        let heads = self.ready.iter().enumerate().filter_map(|(place, lane)| {
+            let offset = self.lanes.get(lane)?.head_offset()?;
+            (offset < end).then_some((offset, place))
+        });
+        heads.min().map(|(_, place)| place)
+    }
+
     /// The watermark, if it has moved since this was last asked.
     pub(super) fn new_watermark(&mut self) -> Option<i64> {
         let watermark = self.watermark()?;
@@ -191,6 +207,12 @@ impl<T: Clone> Assignment<T> {
             self.paused = paused;
             paused
         })
+    }
+}
+
+impl<T> LaneState<T> {
+    pub(super) fn head_offset(&self) -> Option<i64> {
+        self.queue.front().map(|head| head.offset)
     }
 }
 

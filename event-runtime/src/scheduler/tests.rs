@@ -296,17 +296,35 @@ fn a_record_that_is_unavailable_while_others_pass_uses_up_its_attempts() {
 }
 
 #[test]
-fn a_stopped_partition_starts_nothing_and_its_removal_says_what_to_commit() {
+fn a_stopped_partition_starts_only_gaps_and_its_removal_says_what_to_commit() {
     let mut bench = Bench::new(8);
-    bench.offer_all(&[(0, "a"), (1, "a"), (2, "b")]);
+    bench.offer_all(&[(0, "a"), (1, "a"), (2, "b"), (3, "b")]);
     bench.start_all();
     bench.scheduler.stop(&partition(0));
-    bench.handled(0);
-    assert_eq!(bench.start_all(), NONE);
-    assert_eq!(bench.offer(3, "c"), Offered::NotAssigned);
-    assert_eq!(bench.scheduler.running_for(&partition(0)).count(), 1);
+    assert_eq!(bench.offer(4, "c"), Offered::NotAssigned);
     bench.handled(2);
-    assert_eq!(bench.scheduler.remove(&partition(0)), Some(1));
+    assert_eq!(bench.start_all(), NONE, "3 is above all that was begun");
+    bench.handled(0);
+    assert!(bench.scheduler.is_draining(&partition(0)), "1 may start");
+    assert_eq!(bench.start_all(), [1], "2 was handled, and could not be committed without it");
+    bench.handled(1);
+    assert!(!bench.scheduler.is_draining(&partition(0)));
+    assert_eq!(bench.scheduler.remove(&partition(0)), Some(3));
+}
+
+#[test]
+fn a_stopped_partition_starts_no_gap_above_a_record_that_waits() {
+    let mut bench = Bench::new(8);
+    bench.offer_all(&[(0, "a"), (1, "b"), (2, "a"), (3, "b"), (4, "c")]);
+    bench.start_all();
+    bench.scheduler.stop(&partition(0));
+    bench.fail(0, HandlerError::retry("once"));
+    bench.handled(1);
+    bench.handled(4);
+    assert!(!bench.scheduler.is_draining(&partition(0)), "0 holds the watermark, so 3 would be handled twice");
+    assert_eq!(bench.start_all(), NONE);
+    bench.now = ms(10_000);
+    assert_eq!(bench.start_all(), [0, 3], "the retry is due within the drain");
 }
 
 #[test]

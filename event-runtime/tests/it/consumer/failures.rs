@@ -78,9 +78,7 @@ async fn a_broker_that_comes_back_is_read_again() {
     let consumer = scene.start(scene.transactional());
     scene.publish("a", "before").await;
     scene.script.wait_for(1).await;
-    scene.broker.cluster().broker_down(1).unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    scene.broker.cluster().broker_up(1).unwrap();
+    scene.interrupt_broker().await;
     scene.publish("a", "after").await;
     scene.script.wait_for(2).await;
     assert_eq!(scene.script.of_key("a"), ["before", "after"]);
@@ -159,10 +157,10 @@ async fn what_kafka_refuses_is_reported_once_with_what_to_do() {
     let writer = lines.clone();
     // For all threads, since the poll thread has no other; the only test that sets it.
     tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).try_init().unwrap();
-    let mut scene = Scene::new().await;
-    scene.broker.create("secret", 1);
+    let mut scene = Scene::embedded().await;
+    scene.mock().create("secret", 1);
     let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
-    scene.broker.cluster().topic_error("secret", refused).unwrap();
+    scene.mock().cluster().topic_error("secret", refused).unwrap();
     // In the new protocol the brokers look after the topics, and the embedded one says nothing.
     let settings = ["group.protocol=classic", "topic.metadata.refresh.interval.ms=200"];
     scene.kafka.settings.extend(settings.map(str::to_owned));

@@ -1,7 +1,11 @@
 //! Revoke, shutdown, pause and resume.
 
 use std::{
-    sync::atomic::Ordering,
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -40,6 +44,52 @@ async fn revoke_drains_then_commits() {
     assert!(scene.metric("consumer_drain_seconds_count") >= 1.0, "there was a revoke");
     first.shutdown(Duration::from_secs(5)).await.unwrap();
     second.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_under_load_handles_nothing_twice() {
+    const PARTITIONS: i32 = 4;
+    let scene = Arc::new(Scene::with_partitions(PARTITIONS).await);
+    // Without a database: nothing but the committed offsets keeps a record from being handled twice.
+    let joined = async || {
+        let member = scene.start(scene.plain());
+        eventually(PATIENCE, "assignment", async || member.ready()).await;
+        member
+    };
+    let (first, second) = (joined().await, joined().await);
+    let rolled = Arc::new(AtomicBool::new(false));
+    let load = tokio::spawn({
+        let (scene, rolled) = (scene.clone(), rolled.clone());
+        async move {
+            let mut published = 0;
+            while !rolled.load(Ordering::SeqCst) {
+                scene.publish(&format!("key-{}", published % 50), &format!("slow 10 {published}")).await;
+                published += 1;
+            }
+            published
+        }
+    });
+    // Each instance ends, and its successor comes, as a deployment does it.
+    let mut members = Vec::new();
+    for leaving in [first, second] {
+        leaving.shutdown(Duration::from_secs(5)).await.unwrap();
+        members.push(joined().await);
+    }
+    rolled.store(true, Ordering::SeqCst);
+    let published: usize = load.await.unwrap();
+    scene.wait_for_commit(published as i64).await;
+    let handled = scene.script.handled();
+    let twice = handled.len() - handled.iter().collect::<HashSet<_>>().len();
+    println!("{published} records through a rolling restart of both instances, {twice} handled twice");
+    assert_eq!((handled.len(), twice), (published, 0));
+    for key in 0..50 {
+        let numbers = scene.script.of_key(&format!("key-{key}"));
+        let number = |text: &String| text.rsplit(' ').next().unwrap().parse::<usize>().unwrap();
+        assert!(numbers.is_sorted_by_key(number), "{numbers:?}");
+    }
+    for member in members {
+        member.shutdown(Duration::from_secs(5)).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

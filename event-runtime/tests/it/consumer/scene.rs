@@ -16,6 +16,7 @@ use event_runtime::{
     config::KafkaConfig,
     consumer::ConsumerMetrics,
     producer::{OutgoingRecord, Producer},
+    topics::{self, TopicSpec},
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use rdkafka::{
@@ -24,7 +25,7 @@ use rdkafka::{
 };
 use serde::{Deserialize, Serialize};
 use shared_events::{Envelope, Event, Topic};
-use test_support::{MockKafka, TempDatabase, eventually, records};
+use test_support::{MockKafka, RealKafka, TempDatabase, eventually, records};
 
 pub const GROUP: &str = "notes-service";
 pub const DEAD_LETTERS: &str = "notes.notes-service.dlt";
@@ -212,11 +213,44 @@ impl EffectHandler for Effect {
     }
 }
 
+/// Embedded; of the scene's own and real where TEST_KAFKA_BROKERS is set.
+enum Broker {
+    Embedded(MockKafka),
+    Real(RealKafka),
+}
+
+impl Broker {
+    /// With the topic of notes and its dead letters. The group protocol of real ones is classic, or as
+    /// TEST_GROUP_PROTOCOL says.
+    async fn start(partitions: i32) -> (Broker, KafkaConfig) {
+        if std::env::var_os("TEST_KAFKA_BROKERS").is_none() {
+            return Broker::embedded(partitions);
+        }
+        let broker = RealKafka::start().await;
+        let mut kafka = broker.config();
+        if let Ok(protocol) = std::env::var("TEST_GROUP_PROTOCOL") {
+            kafka.settings.push(format!("group.protocol={protocol}"));
+        }
+        let notes = TopicSpec { partitions, ..TopicSpec::from(TOPIC) };
+        let dead_letters = TopicSpec { name: DEAD_LETTERS.to_owned(), ..TopicSpec::from(TOPIC) };
+        topics::ensure(&kafka, &[notes, dead_letters]).await.unwrap();
+        (Broker::Real(broker), kafka)
+    }
+
+    fn embedded(partitions: i32) -> (Broker, KafkaConfig) {
+        let broker = MockKafka::empty(1);
+        broker.create(TOPIC.name, partitions);
+        broker.create(DEAD_LETTERS, 1);
+        let kafka = broker.config();
+        (Broker::Embedded(broker), kafka)
+    }
+}
+
 pub struct Scene {
     pub kafka: KafkaConfig,
     pub database: Database,
     pub script: Script,
-    pub broker: MockKafka,
+    broker: Broker,
     producer: Producer,
     metrics: ConsumerMetrics,
     registry: Registry,
@@ -229,18 +263,46 @@ impl Scene {
     }
 
     pub async fn with_partitions(partitions: i32) -> Scene {
-        let broker = MockKafka::empty(1);
-        broker.create(TOPIC.name, partitions);
-        broker.create(DEAD_LETTERS, 1);
+        Scene::on(Broker::start(partitions).await).await
+    }
+
+    /// Always on the embedded broker: for faults that only it can play.
+    pub async fn embedded() -> Scene {
+        Scene::on(Broker::embedded(TOPIC.partitions)).await
+    }
+
+    async fn on((broker, kafka): (Broker, KafkaConfig)) -> Scene {
         let folder = TempDatabase::new();
         let database = Database::connect_lazy(&folder.url()).unwrap();
         database.migrate(&[]).await.unwrap();
         let (metrics, mut registry) = (ConsumerMetrics::default(), Registry::default());
         metrics.register(&mut registry);
-        let kafka = broker.config();
         let producer = Producer::new(&kafka).unwrap();
         let script = Script::default();
         Scene { kafka, database, script, broker, producer, metrics, registry, _folder: folder }
+    }
+
+    /// The embedded broker.
+    pub fn mock(&self) -> &MockKafka {
+        match &self.broker {
+            Broker::Embedded(broker) => broker,
+            Broker::Real(_) => panic!("this needs Scene::embedded"),
+        }
+    }
+
+    /// The broker goes away as a crash does, and is back.
+    pub async fn interrupt_broker(&self) {
+        match &self.broker {
+            Broker::Embedded(broker) => {
+                broker.cluster().broker_down(1).unwrap();
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                broker.cluster().broker_up(1).unwrap();
+            }
+            Broker::Real(broker) => {
+                broker.kill().await;
+                broker.come_back().await;
+            }
+        }
     }
 
     /// A consumer of the script in a transaction.

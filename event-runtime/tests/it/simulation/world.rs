@@ -73,6 +73,8 @@ pub struct World {
     running: BTreeMap<Ticket, Running>,
     /// Offsets whose handling or dead letter really took place.
     done: BTreeMap<Partition, BTreeSet<i64>>,
+    /// The highest offset that was begun, in the present generation.
+    begun: BTreeMap<Partition, i64>,
     /// What the scheduler was told is done, in the present generation.
     told: BTreeSet<(Partition, i64)>,
     /// Failures that count, in the present generation.
@@ -102,6 +104,7 @@ impl World {
             generation: 0,
             running: BTreeMap::new(),
             done: BTreeMap::new(),
+            begun: BTreeMap::new(),
             told: BTreeSet::new(),
             failures: HashMap::new(),
             due: HashMap::new(),
@@ -204,6 +207,7 @@ impl World {
 
     fn assign(&mut self, partition: Partition) {
         self.generation += 1;
+        self.begun.remove(&partition);
         self.told.retain(|(other, _)| *other != partition);
         self.failures.retain(|(other, _), _| *other != partition);
         self.due.retain(|(other, _), _| *other != partition);
@@ -252,6 +256,8 @@ impl World {
 
     fn started(&mut self, Start { ticket, payload: entry, task, attempt }: Start<Entry>) {
         self.starts += 1;
+        let begun = self.begun.entry(entry.partition.clone()).or_insert(entry.offset);
+        *begun = entry.offset.max(*begun);
         let (generation, _) = self.owned[&entry.partition];
         if self.scheduler.flood().is_some() {
             assert!(self.running.is_empty(), "I6: after a flood one record at a time is tried");
@@ -381,23 +387,30 @@ impl World {
         self.scheduler.stop(&partition);
         let complete = self.random.random_bool(0.7);
         for _ in 0..200 {
-            if self.scheduler.running_for(&partition).next().is_none() || (!complete && self.random.random_bool(0.3)) {
+            if !self.scheduler.is_draining(&partition) || (!complete && self.random.random_bool(0.3)) {
                 break;
             }
             self.finish_one();
             self.start_others(&partition);
         }
+        // Nothing waits for a retry, a dependency, or an attempt of an older generation.
+        let whole = !self.scheduler.is_draining(&partition)
+            && self.scheduler.blocked_lanes() == 0
+            && self.running.values().all(|running| running.entry.partition != partition);
         if let Some(offset) = self.scheduler.remove(&partition) {
             self.committed_to(&partition, offset);
+            let above = self.told.range((partition.clone(), offset)..).find(|(other, _)| *other == partition);
+            assert!(!whole || above.is_none(), "I5: {above:?} is handled and drained, and cannot be committed");
         }
         self.owned.remove(&partition);
     }
 
-    /// While one partition is drained the others go on, and nothing of it starts.
+    /// While one partition is drained the others go on, and of it only gaps start.
     fn start_others(&mut self, drained: &Partition) {
         self.scheduler.advance(self.now);
         while let Some(start) = self.scheduler.start_next() {
-            assert_ne!(start.payload.partition, *drained, "a stopped partition starts nothing");
+            let gap = self.begun.get(drained).is_some_and(|begun| start.payload.offset < *begun);
+            assert!(start.payload.partition != *drained || gap, "of a stopped partition only gaps start");
             self.started(start);
         }
     }

@@ -1,0 +1,92 @@
+//! Commits offsets one after the other, on a thread of its own, and says what became of each.
+//!
+//! Asynchronous commits would need no thread, but of them nobody hears: rdkafka 0.39 asks librdkafka for commit events
+//! and librdkafka 2.12 makes none without a callback. A commit that the broker answers late in a rebalance fails with
+//! "generation id is not valid", and its offsets would stay uncommitted until a later record of their partitions.
+
+use std::{
+    sync::{
+        Weak,
+        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+    },
+    thread,
+};
+
+use rdkafka::consumer::{CommitMode, Consumer as _};
+
+use super::{poll::Client, rebalance::offset_list};
+use crate::{error::Chain, scheduler::Partition};
+
+/// One under way, one of the poll thread's behind it, and the last one of a revoke.
+const COMMITS: usize = 2;
+
+/// Offsets to read next.
+pub(super) type Offsets = Vec<(Partition, i64)>;
+
+/// The way to the thread. What is committed first is sent first, so the last word on a partition is the last one said here.
+pub(super) struct Committer(SyncSender<Job>);
+
+struct Job {
+    offsets: Offsets,
+    answer: SyncSender<Result<(), String>>,
+}
+
+/// A commit that is under way.
+pub(super) struct Commit {
+    pub(super) offsets: Offsets,
+    outcome: Receiver<Result<(), String>>,
+}
+
+impl Committer {
+    /// Starts the thread. It ends when this is dropped.
+    pub(super) fn start(group: &str, client: Weak<Client>) -> std::io::Result<Committer> {
+        let (jobs, todo) = sync_channel(COMMITS);
+        thread::Builder::new().name(format!("{group}-commit")).spawn(move || run(&client, &todo))?;
+        Ok(Committer(jobs))
+    }
+
+    /// Hands offsets over.
+    ///
+    /// # Errors
+    /// When earlier ones are not done: then these are not committed, and the reason is given.
+    pub(super) fn commit(&self, offsets: Offsets) -> Result<Commit, String> {
+        let (answer, outcome) = sync_channel(1);
+        let job = Job { offsets: offsets.clone(), answer };
+        self.0.try_send(job).map_err(|_| "earlier offsets are not acknowledged yet".to_owned())?;
+        Ok(Commit { offsets, outcome })
+    }
+}
+
+impl Commit {
+    /// What became of it; none while it is under way.
+    pub(super) fn done(&self) -> Option<Result<(), String>> {
+        match self.outcome.try_recv() {
+            Ok(outcome) => Some(outcome),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(ENDED.to_owned())),
+        }
+    }
+
+    /// Waits for what becomes of it, but not longer than that.
+    pub(super) fn wait(self, patience: std::time::Duration) -> Result<(), String> {
+        use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
+        match self.outcome.recv_timeout(patience) {
+            Ok(outcome) => outcome,
+            Err(Timeout) => Err(format!("not acknowledged within {patience:?}")),
+            Err(Disconnected) => Err(ENDED.to_owned()),
+        }
+    }
+}
+
+const ENDED: &str = "the committing thread has ended";
+
+fn run(client: &Weak<Client>, todo: &Receiver<Job>) {
+    while let Ok(Job { offsets, answer }) = todo.recv() {
+        let Some(client) = client.upgrade() else { return };
+        let outcome = client.commit(&offset_list(&offsets), CommitMode::Sync);
+        // Before the answer: whoever waits for it may want to be the one that closes the client.
+        drop(client);
+        // Nobody waits any more for one that took too long.
+        answer.send(outcome.map_err(|error| Chain(&error).to_string())).ok();
+    }
+}
