@@ -62,7 +62,7 @@ const LONGEST_MESSAGE: usize = 4096;
 pub struct DeadLetter {
     /// Where the record stood.
     pub original: Origin,
-    /// The group that could not handle it.
+    /// The group that could not handle it; empty when nobody says.
     pub group: String,
     /// The class of the failure: see [`header::EXCEPTION_FQCN`].
     pub error_class: String,
@@ -84,13 +84,16 @@ impl DeadLetter {
         let text = |name| record.header(name).map(|value| String::from_utf8_lossy(value).into_owned());
         let partition = record.header(header::ORIGINAL_PARTITION)?.try_into().ok()?;
         let offset = record.header(header::ORIGINAL_OFFSET)?.try_into().ok()?;
+        let topic = text(header::ORIGINAL_TOPIC)?;
+        // Older tools do not write the group; `<topic>.<group>.dlt` says it as well.
+        let named = || {
+            let group = record.origin.topic.strip_prefix(&topic)?.strip_prefix('.')?.rsplit_once('.')?.0;
+            Some(group.to_owned())
+        };
+        let group = text(header::ORIGINAL_CONSUMER_GROUP).or_else(named).unwrap_or_default();
         Some(DeadLetter {
-            original: Origin {
-                topic: text(header::ORIGINAL_TOPIC)?,
-                partition: i32::from_be_bytes(partition),
-                offset: i64::from_be_bytes(offset),
-            },
-            group: text(header::ORIGINAL_CONSUMER_GROUP).unwrap_or_default(),
+            original: Origin { topic, partition: i32::from_be_bytes(partition), offset: i64::from_be_bytes(offset) },
+            group,
             error_class: text(header::EXCEPTION_FQCN).unwrap_or_default(),
             error: text(header::EXCEPTION_MESSAGE).unwrap_or_default(),
             attempts: text(header::ATTEMPTS).and_then(|count| count.parse().ok()).unwrap_or(0),
@@ -238,6 +241,10 @@ mod tests {
         expected.push((header::TARGET_GROUP.to_owned(), Some(b"g".to_vec())));
         expected.push((header::REPLAY_COUNT.to_owned(), Some(b"1".to_vec())));
         assert_eq!(replay.headers, expected);
+
+        // Without the header, the topic's name says for whom it is.
+        letter.headers.retain(|(name, _)| name != header::ORIGINAL_CONSUMER_GROUP);
+        assert_eq!(DeadLetter::read(&letter).unwrap().group, "g");
 
         // It fails once more, and the next replay has each header once.
         let failed = Record { headers: replay.headers, ..original.clone() };

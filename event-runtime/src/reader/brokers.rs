@@ -8,6 +8,7 @@ use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
+    topic_partition_list::TopicPartitionListElem,
     util::Timeout,
 };
 
@@ -90,11 +91,10 @@ impl Brokers {
         &self,
         partitions: impl IntoIterator<Item = (String, i32)>,
     ) -> Result<BTreeMap<(String, i32), Option<i64>>, ReadError> {
-        let committed = self.committed_with_metadata(partitions)?;
-        Ok(committed.into_iter().map(|(name, committed)| (name, committed.map(|committed| committed.offset))).collect())
+        self.committed_as(partitions, |_, offset| offset)
     }
 
-    /// The same, with what the group noted beside its offsets.
+    /// The same, with what the group noted beside its offsets; to be asked of a group that notes text.
     ///
     /// # Errors
     /// When the group's coordinator does not answer, or with an error.
@@ -102,6 +102,14 @@ impl Brokers {
         &self,
         partitions: impl IntoIterator<Item = (String, i32)>,
     ) -> Result<BTreeMap<(String, i32), Option<Committed>>, ReadError> {
+        self.committed_as(partitions, |element, offset| Committed { offset, metadata: element.metadata().to_owned() })
+    }
+
+    fn committed_as<T>(
+        &self,
+        partitions: impl IntoIterator<Item = (String, i32)>,
+        read: impl Fn(&TopicPartitionListElem<'_>, i64) -> T,
+    ) -> Result<BTreeMap<(String, i32), Option<T>>, ReadError> {
         let mut list = TopicPartitionList::new();
         for (topic, partition) in partitions {
             list.add_partition(&topic, partition);
@@ -112,7 +120,7 @@ impl Brokers {
         let elements = answer.elements();
         let offsets = elements.iter().map(|element| {
             let committed = match element.offset() {
-                Offset::Offset(offset) => Some(Committed { offset, metadata: element.metadata().to_owned() }),
+                Offset::Offset(offset) => Some(read(element, offset)),
                 _ => None,
             };
             ((element.topic().to_owned(), element.partition()), committed)

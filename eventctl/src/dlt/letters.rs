@@ -78,7 +78,7 @@ pub enum State {
 #[derive(Debug, Default)]
 pub struct Letters {
     pub letters: Vec<Letter>,
-    /// Records that do not say where they come from: not written by event-runtime or Spring.
+    /// Records that do not say where they come from, or who failed: not written by event-runtime or Spring.
     pub unreadable: Vec<Origin>,
     /// What [`REPLAY_GROUP`] is done with.
     pub done: BTreeMap<(String, i32), Done>,
@@ -144,11 +144,12 @@ impl Letters {
         let mut reader = Reader::open(kafka, &names, Position::Start, Timestamp::now())?;
         while let Some(record) = next(output, &mut reader)? {
             match DeadLetter::read(&record) {
-                Some(dead) => {
+                // A replay for nobody would be skipped by everybody.
+                Some(dead) if !dead.group.is_empty() => {
                     let fits = topics.fits(&record.origin, &dead) && wanted(&record, &dead);
                     letters.letters.push(Letter::new(&record, dead, fits));
                 }
-                None => letters.unreadable.push(record.origin),
+                _ => letters.unreadable.push(record.origin),
             }
         }
         letters.judge();

@@ -43,7 +43,6 @@ impl Done {
         let mut above = BTreeSet::new();
         for run in committed.metadata.strip_prefix(NOTE).unwrap_or_default().split(',') {
             let (first, last) = run.split_once('-').unwrap_or((run, run));
-            // As a note holds at most so many letters as fit into a topic, so does a run.
             if let (Ok(first), Ok(last)) = (first.parse::<i32>(), last.parse::<i32>()) {
                 above.extend((first..=last).map(|distance| position + i64::from(distance)));
             }

@@ -38,6 +38,9 @@ use crate::topics::declared;
 /// How many replays may be on their way at once, and are repeated at most after a kill.
 const BATCH: usize = 500;
 
+/// How often a long run says how far it is.
+const MENTION_EVERY: Duration = Duration::from_secs(5);
+
 /// What quarantine keeps of topics that nobody has declared.
 const KEPT: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 
@@ -213,6 +216,7 @@ async fn execute(
     let producer = Producer::new(kafka)?;
     let mut reader = Reader::open_at(kafka, &plan.begins())?;
     let mut pace = Pace::new(args.rate);
+    let mut mentioned = Instant::now();
     loop {
         let mut steps = take(output, kafka, &mut reader, &plan, pace.batch())?;
         if steps.is_empty() {
@@ -245,6 +249,10 @@ async fn execute(
             return Err(error).context(context);
         }
         pace.wait(number).await;
+        if mentioned.elapsed() >= MENTION_EVERY {
+            mentioned = Instant::now();
+            output.note(format_args!("{} of {}", done.values().sum::<u64>(), plan.steps.len()));
+        }
     }
 }
 
