@@ -22,6 +22,7 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 use rdkafka::{
     TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
+    error::KafkaResult,
 };
 use serde::{Deserialize, Serialize};
 use shared_events::{Envelope, Event, Topic};
@@ -371,19 +372,24 @@ impl Scene {
 
     /// The sum of the group's committed offsets.
     pub fn committed(&self) -> i64 {
+        self.ask_committed().unwrap()
+    }
+
+    fn ask_committed(&self) -> KafkaResult<i64> {
         let mut config = self.kafka.client().unwrap();
         config.set("group.id", GROUP);
-        let client: BaseConsumer = config.create().unwrap();
-        let metadata = client.fetch_metadata(Some(TOPIC.name), PATIENCE).unwrap();
+        let client: BaseConsumer = config.create()?;
+        let metadata = client.fetch_metadata(Some(TOPIC.name), PATIENCE)?;
         let mut list = TopicPartitionList::new();
         list.add_partition_range(TOPIC.name, 0, metadata.topics()[0].partitions().len() as i32 - 1);
-        let committed = client.committed_offsets(list, PATIENCE).unwrap();
-        committed.elements().iter().map(|element| element.offset().to_raw().unwrap().max(0)).sum()
+        let committed = client.committed_offsets(list, PATIENCE)?;
+        Ok(committed.elements().iter().map(|element| element.offset().to_raw().unwrap().max(0)).sum())
     }
 
     pub async fn wait_for_commit(&self, offset: i64) {
-        eventually(PATIENCE, "commit of everything", async || match self.committed() {
-            committed if committed == offset => Ok(()),
+        // A broker that has just started may have no coordinator yet.
+        eventually(PATIENCE, "commit of everything", async || match self.ask_committed() {
+            Ok(committed) if committed == offset => Ok(()),
             other => Err(other),
         })
         .await;
