@@ -1,6 +1,10 @@
 //! Finds out that nothing comes although something should, and has the Kafka client replaced.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::watch,
@@ -20,6 +24,8 @@ use crate::{
 
 /// How long another client looks for the record that does not come.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
+/// How often it asks itself meanwhile whether it is at the end.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) struct Watchdog {
     group: &'static str,
@@ -113,11 +119,16 @@ fn found(kafka: &KafkaConfig, stall: &Stall) -> Found {
     let place = BTreeMap::from([((topic.to_string(), *number), stall.position)]);
     let read = || -> Result<Found, ReadError> {
         let mut reader = Reader::open_at(kafka, &place)?;
-        Ok(match reader.next(LOOK_WITHIN)? {
-            Some(_) => Found::Record,
-            None if reader.caught_up() => Found::Nothing,
-            None => Found::Unknown,
-        })
+        let until = Instant::now() + LOOK_WITHIN;
+        while Instant::now() < until {
+            match reader.next(LOOK_PAUSE) {
+                Ok(Some(_)) => return Ok(Found::Record),
+                Ok(None) if reader.caught_up() => return Ok(Found::Nothing),
+                Ok(None) | Err(ReadError::Disturbed(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Found::Unknown)
     };
     read().unwrap_or_else(|error| {
         tracing::debug!(partition = %stall.partition, error = %Chain(&error), "another client finds out nothing");

@@ -1,9 +1,23 @@
 //! What a consumer says about how far it is.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use event_runtime::consumer::NotReady;
-use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use event_runtime::{
+    ConsumerBuilder, HandlerError, RawHandler, Record,
+    config::KafkaConfig,
+    consumer::NotReady,
+    topics::{self, TopicSpec},
+};
+use rdkafka::{
+    producer::{BaseProducer, BaseRecord, Producer as _},
+    types::{RDKafkaApiKey, RDKafkaRespErr},
+};
 use test_support::eventually;
 
 use super::scene::{GROUP, PATIENCE, Scene};
@@ -98,4 +112,57 @@ async fn a_client_that_failed_for_good_is_replaced() {
     scene.wait_for_commit(1).await;
     consumer.ready().unwrap();
     consumer.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+struct Count(Arc<AtomicUsize>);
+
+impl RawHandler for Count {
+    async fn handle(&self, _record: &Record) -> Result<(), HandlerError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+fn write_in_a_transaction(kafka: &KafkaConfig, topic: &str) {
+    let mut config = kafka.client().unwrap();
+    let producer: BaseProducer = config.set("transactional.id", topic).create().unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    producer.send(BaseRecord::<str, str>::to(topic).payload("text")).unwrap();
+    producer.commit_transaction(PATIENCE).unwrap();
+}
+
+/// Only a real Kafka writes end marks.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_mark_of_a_transaction_is_no_stall() {
+    let Ok(brokers) = std::env::var("TEST_KAFKA_BROKERS") else { return };
+    for protocol in ["classic", "consumer"] {
+        let mut scene = Scene::new().await;
+        scene.kafka = KafkaConfig { brokers: brokers.clone(), settings: vec![format!("group.protocol={protocol}")] };
+        let name: &'static str = format!("marks-{}", uuid::Uuid::now_v7()).leak();
+        let topic = TopicSpec { name: name.to_owned(), partitions: 1, retention: Duration::from_secs(3600) };
+        topics::ensure(&scene.kafka, &[topic]).await.unwrap();
+        let write = async || {
+            let kafka = KafkaConfig { brokers: brokers.clone(), settings: Vec::new() };
+            tokio::task::spawn_blocking(move || write_in_a_transaction(&kafka, name)).await.unwrap();
+        };
+        write().await;
+        let handled = Arc::new(AtomicUsize::new(0));
+        let builder = ConsumerBuilder::new(name).raw(vec![name.to_owned()], Count(handled.clone()));
+        let consumer = scene.start(builder.stall_timeout(Duration::from_secs(2)));
+        for round in 1..=2 {
+            eventually(PATIENCE, "handling", async || match handled.load(Ordering::SeqCst) {
+                count if count == round => Ok(()),
+                other => Err(other),
+            })
+            .await;
+            lag_of(&scene, 1, 1.0).await;
+            // To call that a stall would take two seconds, one to notice, and less than two to look.
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            consumer.ready().unwrap();
+            assert_eq!(scene.metric("consumer_client_replacements_total"), 0.0, "{protocol}");
+            write().await;
+        }
+        consumer.shutdown(Duration::from_secs(5)).await.unwrap();
+    }
 }
