@@ -112,8 +112,9 @@ impl<T: Clone> Scheduler<T> {
 
     /// Whether a stopped partition has attempts that run or may start.
     pub fn is_draining(&self, partition: &Partition) -> bool {
+        let allowed = self.guard.as_ref().is_none_or(|guard| guard.may_start(0));
         let gap = || self.partitions.get(partition).is_some_and(|assignment| assignment.gap().is_some());
-        self.running_for(partition).next().is_some() || gap()
+        self.running_for(partition).next().is_some() || (allowed && gap())
     }
 
     /// The partition is ours no longer. What may be committed for it, if anything was handled.

@@ -313,6 +313,22 @@ fn a_stopped_partition_starts_only_gaps_and_its_removal_says_what_to_commit() {
 }
 
 #[test]
+fn a_drain_does_not_wait_for_gaps_in_a_flood() {
+    let mut bench = Bench::new(8);
+    let limits = FloodLimits { per_minute: 0, percent: 100, at_least: 10, cool_down: ms(1000) };
+    bench.scheduler = Scheduler::new(Limits { concurrency: 8, records: 1000, bytes: 100_000 }).guarded(limits);
+    bench.scheduler.assign(partition(0), 1);
+    bench.offer_all(&[(0, "a"), (1, "a"), (2, "b")]);
+    bench.start_all();
+    bench.fail(2, HandlerError::reject("no"));
+    bench.start_all();
+    bench.finish(2, Outcome::Buried);
+    bench.handled(0);
+    bench.scheduler.stop(&partition(0));
+    assert!(!bench.scheduler.is_draining(&partition(0)), "1 cannot start before the flood's cool-down is over");
+}
+
+#[test]
 fn a_stopped_partition_starts_no_gap_above_a_record_that_waits() {
     let mut bench = Bench::new(8);
     bench.offer_all(&[(0, "a"), (1, "b"), (2, "a"), (3, "b"), (4, "c")]);
