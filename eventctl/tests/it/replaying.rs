@@ -52,7 +52,8 @@ async fn a_replay_killed_in_the_middle_is_resumed_and_each_letter_handled_once_b
     assert_eq!((failing.handled().len(), other.handled().len()), (0, count));
 
     failing.broken.store(false, Ordering::SeqCst);
-    let rate = (count / 2).to_string();
+    // Five seconds in all, of which the kill takes place after little more than one.
+    let rate = (count / 5).to_string();
     let mut killed = in_the_background(&kafka, &["replay", "--all", "--execute", "--rate", &rate]);
     kafka.wait_for_records(TOPIC.name, count + count / 4).await;
     killed.kill().unwrap();
