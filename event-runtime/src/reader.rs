@@ -23,7 +23,6 @@ use rdkafka::{
 pub use brokers::{Brokers, Committed};
 pub use position::{Position, PositionError};
 
-use self::position::Begin;
 use crate::{
     Origin, Record,
     config::{ConfigError, KafkaConfig},
@@ -159,12 +158,12 @@ impl Reader {
     /// When no broker answers, or a partition does not exist.
     pub fn open_at(kafka: &KafkaConfig, offsets: &BTreeMap<(String, i32), i64>) -> Result<Reader, ReadError> {
         let brokers = Brokers::new(kafka, None)?;
-        let mut watermarks = HashMap::new();
-        let mut begins = Vec::new();
+        let mut watermarks = BTreeMap::new();
+        let mut begins = BTreeMap::new();
         for ((topic, partition), offset) in offsets {
             let (low, high) = brokers.watermarks(topic, *partition)?;
             watermarks.insert((topic.clone(), *partition), (low, high));
-            begins.push((topic.clone(), *partition, (*offset).clamp(low, high)));
+            begins.insert((topic.clone(), *partition), (*offset).clamp(low, high));
         }
         Reader::assign(brokers.consumer, begins, &watermarks, None)
     }
@@ -175,41 +174,27 @@ impl Reader {
         from: Position,
         now: Timestamp,
     ) -> Result<Reader, ReadError> {
-        let mut watermarks = HashMap::new();
+        let mut watermarks = BTreeMap::new();
         for (topic, partitions) in topics {
             for partition in 0..*partitions {
                 watermarks.insert((topic.clone(), partition), brokers.watermarks(topic, partition)?);
             }
         }
-        let mut begins = Vec::new();
-        let mut by_time = HashMap::new();
-        for ((topic, partition), (low, high)) in &watermarks {
-            match from.begin(*low, *high, now) {
-                Begin::Offset(offset) => begins.push((topic.clone(), *partition, offset)),
-                Begin::LookUp(_) if low == high => begins.push((topic.clone(), *partition, *high)),
-                Begin::LookUp(_) => {
-                    by_time.insert((topic.clone(), *partition), (*low, *high));
-                }
-            }
-        }
-        let since = from.since(now);
-        if let Some(moment) = since.filter(|_| !by_time.is_empty()) {
-            begins.extend(brokers.at_time(&by_time, moment)?);
-        }
-        Reader::assign(brokers.consumer, begins, &watermarks, since)
+        let begins = brokers.offsets_at(&watermarks, from, now)?;
+        Reader::assign(brokers.consumer, begins, &watermarks, from.since(now))
     }
 
     fn assign(
         consumer: BaseConsumer,
-        begins: Vec<(String, i32, i64)>,
-        watermarks: &HashMap<(String, i32), (i64, i64)>,
+        begins: BTreeMap<(String, i32), i64>,
+        watermarks: &BTreeMap<(String, i32), (i64, i64)>,
         since: Option<Timestamp>,
     ) -> Result<Reader, ReadError> {
         let refused = |source| ReadError::Refused { what: "the topics' partitions".to_owned(), source };
         let mut list = TopicPartitionList::new();
         let mut backlog = HashMap::new();
         let mut ends = HashMap::<i32, Ends>::new();
-        for (topic, partition, offset) in begins {
+        for ((topic, partition), offset) in begins {
             ends.entry(partition).or_default().topics += 1;
             list.add_partition_offset(&topic, partition, Offset::Offset(offset)).map_err(refused)?;
             let key = (topic, partition);

@@ -18,6 +18,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use shared_events::{Group, topics::GROUPS};
 
+use crate::age::age;
+
 #[derive(Debug, clap::Args)]
 pub struct LagArgs {
     /// Only this group, such as payment-service [default: all that are declared]
@@ -195,6 +197,8 @@ fn show(output: &Output, rows: &[Lag]) -> io::Result<()> {
 }
 
 fn table(output: &Output, rows: &[Lag]) -> io::Result<()> {
+    let now = Clock::system().now();
+    let waited = |oldest: Option<Timestamp>| oldest.map_or("-".to_owned(), |oldest| age(oldest, now));
     let mut lines: Vec<_> = rows
         .iter()
         .map(|row| {
@@ -205,7 +209,7 @@ fn table(output: &Output, rows: &[Lag]) -> io::Result<()> {
                 row.current_offset.map_or("-".to_owned(), |offset| offset.to_string()),
                 row.log_end_offset.to_string(),
                 row.lag.to_string(),
-                age(row.oldest_seconds),
+                waited(row.oldest),
             ];
             ((row.lag > 0).then_some(Paint::Open), cells)
         })
@@ -213,22 +217,12 @@ fn table(output: &Output, rows: &[Lag]) -> io::Result<()> {
     let mut sum = vec![String::new(); 5];
     sum[0] = "TOTAL".to_owned();
     sum.push(total(rows).to_string());
-    sum.push(age(rows.iter().filter_map(|row| row.oldest_seconds).reduce(f64::max)));
+    sum.push(waited(rows.iter().filter_map(|row| row.oldest).min()));
     lines.push((Some(Paint::Strong), sum));
     output.table(&["GROUP", "TOPIC", "PARTITION", "CURRENT-OFFSET", "LOG-END-OFFSET", "LAG", "OLDEST"], &lines)
 }
 
-/// Such as `4s`, `3m 20s` or `2h 5m`.
-fn age(seconds: Option<f64>) -> String {
-    let Some(seconds) = seconds.map(|seconds| seconds as u64) else { return "-".to_owned() };
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, seconds) => format!("{seconds}s"),
-        (0, minutes, seconds) => format!("{minutes}m {seconds}s"),
-        (hours, minutes, _) => format!("{hours}h {minutes}m"),
-    }
-}
-
-fn parse_group(text: &str) -> Result<Group, String> {
+pub fn parse_group(text: &str) -> Result<Group, String> {
     let declared = || GROUPS.iter().map(|group| group.name).collect::<Vec<_>>().join(", ");
     GROUPS.iter().find(|group| group.name == text).copied().ok_or_else(|| format!("the groups are: {}", declared()))
 }
@@ -236,15 +230,6 @@ fn parse_group(text: &str) -> Result<Group, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ages_are_told_in_two_units_at_most() {
-        let table = [(0.9, "0s"), (59.0, "59s"), (200.0, "3m 20s"), (7500.0, "2h 5m"), (360_000.0, "100h 0m")];
-        for (seconds, expected) in table {
-            assert_eq!(age(Some(seconds)), expected);
-        }
-        assert_eq!(age(None), "-");
-    }
 
     #[test]
     fn lag_counts_what_is_kept_and_not_handled() {

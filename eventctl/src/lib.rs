@@ -1,12 +1,14 @@
 //! The operator's command line: what is on the topics, how far each consumer group is, why an order is stuck, and the way
 //! back for dead letters.
 //!
-//! It looks and does not touch, but for `topics apply` and the verbs of `dlt` with `--execute`; no consumer's group is ever
-//! joined or moved. Services are asked over HTTP, Kafka directly; no service's database is ever opened.
+//! It looks and does not touch, but for `topics apply`, and the verbs of `dlt` and `replay-offsets` with `--execute`; no
+//! consumer's group is ever joined. Services are asked over HTTP, Kafka directly; no service's database is ever opened.
 
+mod age;
 mod dlt;
 mod explain;
 pub mod lag;
+mod replay_offsets;
 mod tail;
 mod topics;
 pub mod verify;
@@ -37,6 +39,10 @@ enum Command {
     Tail(tail::TailArgs),
     /// Show how far each consumer group is behind
     Lag(lag::LagArgs),
+    /// Move a group to other offsets, to read records again or to leave them out
+    ///
+    /// Prints the plan, and acts only with --execute, on a group without members.
+    ReplayOffsets(replay_offsets::ReplayOffsetsArgs),
     /// Say why an order is where it is, and what to do next
     Explain(explain::ExplainArgs),
     /// Look at what could not be handled, and put it back
@@ -57,6 +63,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Topics(command) => block_on(topics::run(command)),
         Command::Tail(args) => tail::run(&args),
         Command::Lag(args) => lag::run(&args),
+        Command::ReplayOffsets(args) => replay_offsets::run(&args),
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Dlt(command) => block_on(dlt::run(command)),
         Command::Verify(args) => block_on(verify::run(args)),

@@ -7,6 +7,7 @@ mod duplicates;
 mod endings;
 mod kills;
 mod load;
+mod offsets;
 mod poison;
 mod verifying;
 

@@ -12,7 +12,7 @@ use rdkafka::{
     util::Timeout,
 };
 
-use super::ReadError;
+use super::{Position, ReadError, position::Begin};
 use crate::config::KafkaConfig;
 
 /// How long one question to the brokers may take.
@@ -161,16 +161,41 @@ impl Brokers {
         }
     }
 
+    /// Where `position` is in each of these partitions, given with their watermarks; `now` is what `@-…` counts back from.
+    ///
+    /// # Errors
+    /// When a look-up by time fails.
+    pub fn offsets_at(
+        &self,
+        partitions: &BTreeMap<(String, i32), (i64, i64)>,
+        position: Position,
+        now: Timestamp,
+    ) -> Result<BTreeMap<(String, i32), i64>, ReadError> {
+        let mut offsets = BTreeMap::new();
+        let mut by_time = HashMap::new();
+        for (partition, &(low, high)) in partitions {
+            match position.begin(low, high, now) {
+                Begin::Offset(offset) => drop(offsets.insert(partition.clone(), offset)),
+                Begin::LookUp(_) if low == high => drop(offsets.insert(partition.clone(), high)),
+                Begin::LookUp(_) => drop(by_time.insert(partition.clone(), (low, high))),
+            }
+        }
+        if let Some(moment) = position.since(now).filter(|_| !by_time.is_empty()) {
+            offsets.extend(self.at_time(&by_time, moment)?);
+        }
+        Ok(offsets)
+    }
+
     /// The first offset of a record from `moment` or later in each of these partitions, given with their watermarks.
     ///
     /// Librdkafka's mock cluster answers every look-up by time with "the end". A partition that holds records has one
     /// since the beginning of time, so such an answer to that question unmasks it, and the partition is read from its
     /// start instead: the caller passes over what is too old.
-    pub(super) fn at_time(
+    fn at_time(
         &self,
         partitions: &HashMap<(String, i32), (i64, i64)>,
         moment: Timestamp,
-    ) -> Result<Vec<(String, i32, i64)>, ReadError> {
+    ) -> Result<BTreeMap<(String, i32), i64>, ReadError> {
         let millisecond = moment.as_millisecond().max(0);
         let asked = self.look_up(partitions, millisecond)?;
         let probed = self.look_up(partitions, 0)?;
@@ -180,7 +205,7 @@ impl Brokers {
                 (_, Some(Offset::Offset(first))) if *first < high => high,
                 _ => low,
             };
-            (key.0.clone(), key.1, offset)
+            (key.clone(), offset)
         });
         Ok(begins.collect())
     }

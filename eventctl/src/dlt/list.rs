@@ -10,10 +10,8 @@ use event_runtime::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{
-    age,
-    letters::{Letters, State, TopicArgs},
-};
+use super::letters::{Letters, State, TopicArgs};
+use crate::age::age;
 
 #[derive(Debug, clap::Args)]
 pub struct ListArgs {

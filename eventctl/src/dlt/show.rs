@@ -14,10 +14,8 @@ use serde::Serialize;
 use serde_json::Value;
 use shared_events::header;
 
-use super::{
-    age,
-    letters::{Letters, State, TopicArgs, record_at},
-};
+use super::letters::{Letters, State, TopicArgs, record_at};
+use crate::age::age;
 
 #[derive(Debug, clap::Args)]
 pub struct ShowArgs {

@@ -3,6 +3,7 @@
 
 mod explaining;
 mod lagging;
+mod moving;
 mod replaying;
 mod services;
 mod tailing;

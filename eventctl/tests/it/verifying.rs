@@ -1,8 +1,8 @@
 //! `verify`.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
-use axum::{Json, Router, routing::get};
+use axum::{Json, Router, extract::Query, routing::get};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_support::MockKafka;
@@ -14,7 +14,20 @@ const ORDER: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 /// A gateway with this ledger; returns its URL.
 async fn gateway(charges: Value) -> String {
-    let router = Router::new().route("/charges", get(async move || Json(charges)));
+    listening(Router::new().route("/charges", get(async move || Json(charges)))).await
+}
+
+/// A Mailpit that holds so many copies of the order's mail and gives out two at a time, whatever is asked for.
+async fn mailpit(copies: usize) -> String {
+    let page = async move |Query(query): Query<BTreeMap<String, usize>>| {
+        let message =
+            json!({"ID": "x", "MessageID": "m1@shop.example", "Subject": format!("Order {ORDER} is confirmed")});
+        Json(json!({"total": copies, "messages": vec![message; copies.saturating_sub(query["start"]).min(2)]}))
+    };
+    listening(Router::new().route("/api/v1/messages", get(page))).await
+}
+
+async fn listening(router: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -74,6 +87,21 @@ async fn verify_ends_with_0_where_nothing_is_wrong_and_with_1_where_something_is
     assert!(rules.contains(&"one-mail") && !rules.contains(&"completed-is-charged"), "{lines:?}");
     let summary = lines.last().unwrap();
     assert_eq!((summary["kind"].as_str(), summary["chargesKept"].as_u64()), (Some("summary"), Some(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mails_are_counted_at_mailpit_page_by_page() {
+    let (kafka, folder) = (MockKafka::start(1), exports(&[completed_order()]));
+    let (gateway, mailpit) = (gateway(json!([])).await, mailpit(5).await);
+    let (brokers, exports) = (kafka.addresses(), folder.path().display().to_string());
+    let arguments =
+        ["verify", "--audit-dir", &exports, "--gateway-url", &gateway, "--mailpit-url", &mailpit, "-b", &brokers];
+    let ran = eventctl(&[&arguments[..], &["-o", "json", "--max-extra-mails", "3"]].concat()).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&report["counts"]["mails"], &report["counts"]["extraMails"]), (&5.into(), &4.into()));
+    let rules: Vec<_> = report["violations"].as_array().unwrap().iter().map(|violation| &violation["rule"]).collect();
+    assert!(rules.contains(&&"extra-mails".into()) && !rules.contains(&&"one-mail".into()), "{rules:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
