@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, OnceLock},
     thread,
     time::Duration,
 };
@@ -115,7 +115,7 @@ pub(super) fn start(
                 membership: membership.clone(),
                 metrics: metrics.clone(),
                 committer: OnceLock::new(),
-                complaints: Mutex::default(),
+                complaints: Arc::default(),
                 owned: Arc::default(),
             }
         }),

@@ -1,6 +1,9 @@
 //! Errors that last until somebody does something: said once each, and with what to do.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
 
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -45,6 +48,15 @@ impl Complaints {
     pub(super) fn forget(&mut self) {
         self.0.clear();
     }
+}
+
+/// Says `reason`, unless that is done or it passes by itself; whether it did.
+pub(super) fn complain(complaints: &Mutex<Complaints>, group: &str, code: RDKafkaErrorCode, reason: &str) -> bool {
+    let advice = complaints.lock().unwrap_or_else(PoisonError::into_inner).news(code, reason);
+    if let Some(advice) = advice {
+        tracing::error!(group, reason, "Kafka refuses: {advice}");
+    }
+    advice.is_some()
 }
 
 #[cfg(test)]

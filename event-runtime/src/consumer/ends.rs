@@ -3,27 +3,35 @@
 //! fetched, and on a connection that fetches, an answer waits behind the fetch.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::{KafkaError, KafkaResult},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    metadata::MetadataTopic,
 };
 
-use super::owned::Owned;
+use super::{
+    complaints::{Complaints, complain},
+    owned::Owned,
+    rebalance::Rebalances,
+};
 use crate::scheduler::{Extent, Generation, Partition};
 
 /// Between two questions.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// When topics of which nothing is assigned are looked for: first after a join has had its time, then now and then.
+const FIRST_CHECK: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(300);
 /// How long brokers may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -45,23 +53,33 @@ pub(super) struct Lookout {
 
 impl Lookout {
     /// `config` is that of the consumer: the same group, and the same idea of where a partition ends.
-    pub(super) fn start(config: &ClientConfig, owned: Arc<Mutex<Owned>>, ends: Arc<Ends>) -> io::Result<Lookout> {
-        let group = config.get("group.id").unwrap_or_default().to_owned();
+    pub(super) fn start(
+        config: &ClientConfig,
+        topics: &[String],
+        member: &Rebalances,
+        ends: Arc<Ends>,
+    ) -> io::Result<Lookout> {
+        let (owned, complaints) = (member.owned.clone(), member.complaints.clone());
+        let (group, topics) = (member.group, topics.to_vec());
         let from_latest = matches!(config.get("auto.offset.reset"), Some("latest" | "largest" | "end"));
         // It subscribes to nothing, so it is no member of the group.
         let client = config.create().map_err(io::Error::other)?;
         let (running, stopped) = sync_channel(0);
         let thread = thread::Builder::new().name(format!("{group}-ends"));
-        thread
-            .spawn(move || Asking { group, client, owned, ends, from_latest, starts: HashMap::new() }.run(&stopped))?;
+        let starts = HashMap::new();
+        let asking = Asking { group, topics, client, owned, complaints, ends, from_latest, starts };
+        thread.spawn(move || asking.run(&stopped))?;
         Ok(Lookout { _running: running })
     }
 }
 
 struct Asking {
-    group: String,
+    group: &'static str,
+    /// What the consumer subscribes to.
+    topics: Vec<String>,
     client: BaseConsumer,
     owned: Arc<Mutex<Owned>>,
+    complaints: Arc<Mutex<Complaints>>,
     ends: Arc<Ends>,
     /// Where a group begins that has committed nothing.
     from_latest: bool,
@@ -71,7 +89,12 @@ struct Asking {
 
 impl Asking {
     fn run(mut self, stopped: &mpsc::Receiver<()>) {
+        let mut check_at = Instant::now() + FIRST_CHECK;
         loop {
+            if check_at <= Instant::now() {
+                check_at = Instant::now() + CHECK_INTERVAL;
+                self.check_topics();
+            }
             match self.ask() {
                 Ok(known) => *self.ends.known() = known,
                 // The poll thread says it when Kafka is away.
@@ -83,11 +106,30 @@ impl Asking {
         }
     }
 
+    /// In the new group protocol the brokers assign nothing of a missing topic and say nothing.
+    fn check_topics(&self) {
+        let owned: HashSet<_> = self.owned().into_keys().map(|partition| partition.topic).collect();
+        let without: Vec<_> = self.topics.iter().filter(|topic| !owned.contains(topic.as_str())).collect();
+        if without.is_empty() {
+            return;
+        }
+        // All of them: asking for one by name creates it on brokers that create topics by themselves.
+        let Ok(metadata) = self.client.fetch_metadata(None, ANSWER_WITHIN) else { return };
+        let existing: HashSet<_> = metadata.topics().iter().map(MetadataTopic::name).collect();
+        for topic in without.into_iter().filter(|topic| !existing.contains(topic.as_str())) {
+            // As librdkafka says it in the classic protocol: once is enough.
+            let reason = format!("Subscribed topic not available: {topic}: Broker: Unknown topic or partition");
+            complain(&self.complaints, self.group, RDKafkaErrorCode::UnknownTopicOrPartition, &reason);
+        }
+    }
+
+    fn owned(&self) -> HashMap<Partition, Generation> {
+        let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        owned.iter_mut().map(|(partition, owned)| (partition, owned.generation)).collect()
+    }
+
     fn ask(&mut self) -> KafkaResult<HashMap<Partition, (Generation, Extent)>> {
-        let owned: HashMap<_, _> = {
-            let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
-            owned.iter_mut().map(|(partition, owned)| (partition, owned.generation)).collect()
-        };
+        let owned = self.owned();
         if owned.is_empty() {
             return Ok(HashMap::new());
         }

@@ -163,7 +163,7 @@ impl Poller {
 
 impl Poller {
     fn look_out(&self, client: &Arc<Client>) -> Option<Lookout> {
-        Lookout::start(&self.clients.config, client.context().owned.clone(), self.ends.clone())
+        Lookout::start(&self.clients.config, &self.clients.topics, client.context(), self.ends.clone())
             .inspect_err(|error| tracing::warn!(%error, "nothing watches the lag: its metric is missing"))
             .ok()
     }

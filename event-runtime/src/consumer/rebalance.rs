@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use super::{
     commands::Commands,
     committer::{Committer, Offsets},
-    complaints::Complaints,
+    complaints::{Complaints, complain},
     metrics::{ConsumerMetrics, GroupLabels},
     owned::{Owned, OwnedPartition},
 };
@@ -66,7 +66,7 @@ pub(super) struct Rebalances {
     pub(super) membership: Arc<Membership>,
     pub(super) metrics: ConsumerMetrics,
     pub(super) committer: OnceLock<Committer>,
-    pub(super) complaints: Mutex<Complaints>,
+    pub(super) complaints: Arc<Mutex<Complaints>>,
     /// Looked at by the thread that asks where partitions end, too.
     pub(super) owned: Arc<Mutex<Owned>>,
 }
@@ -226,11 +226,9 @@ impl ClientContext for Rebalances {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
-        let advice = self.complaints.lock().unwrap_or_else(PoisonError::into_inner).news(code, reason);
-        match advice {
-            Some(advice) => tracing::error!(group = self.group, reason, "Kafka refuses: {advice}"),
+        if !complain(&self.complaints, self.group, code, reason) {
             // `poll` returns it as well; the poll thread says what it means.
-            None => tracing::debug!(group = self.group, %error, reason, "the consumer reports"),
+            tracing::debug!(group = self.group, %error, reason, "the consumer reports");
         }
     }
 }
@@ -298,7 +296,7 @@ mod tests {
             membership: Arc::default(),
             metrics: ConsumerMetrics::default(),
             committer: OnceLock::new(),
-            complaints: Mutex::default(),
+            complaints: Arc::default(),
             owned: Arc::default(),
         };
         (rebalances, heard)

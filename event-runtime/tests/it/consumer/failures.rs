@@ -161,7 +161,9 @@ async fn what_kafka_refuses_is_reported_once_with_what_to_do() {
     scene.mock().create("secret", 1);
     let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     scene.mock().cluster().topic_error("secret", refused).unwrap();
-    // In the new protocol the brokers look after the topics, and the embedded one says nothing.
+    // In the new protocol the brokers look after the topics and say nothing.
+    let new_group = "reads-what-is-missing";
+    let quiet = scene.start(ConsumerBuilder::new(new_group).raw(vec!["nowhere".to_owned()], Ignore));
     let settings = ["group.protocol=classic", "topic.metadata.refresh.interval.ms=200"];
     scene.kafka.settings.extend(settings.map(str::to_owned));
     let group = "reads-what-is-refused";
@@ -179,5 +181,16 @@ async fn what_kafka_refuses_is_reported_once_with_what_to_do() {
     let [missing, secret] = &told[..] else { panic!("{told:#?}") };
     assert!(missing.contains("nowhere") && missing.contains("create the topic"), "{missing}");
     assert!(secret.contains("allow this user to read the topic"), "{secret}");
+    eventually(PATIENCE, "complaint without the client's help", async || match lines.with(new_group) {
+        lines
+            if lines.iter().filter(|line| line.contains("nowhere") && line.contains("create the topic")).count()
+                == 1 =>
+        {
+            Ok(())
+        }
+        other => Err(other),
+    })
+    .await;
+    quiet.shutdown(Duration::from_secs(5)).await.unwrap();
     consumer.shutdown(Duration::from_secs(5)).await.unwrap();
 }
