@@ -79,7 +79,7 @@ impl std::ops::Deref for Script {
 }
 
 impl Script {
-    async fn play(&self, delivery: &Delivery<Note>) -> Result<(), HandlerError> {
+    pub async fn play(&self, delivery: &Delivery<Note>) -> Result<(), HandlerError> {
         self.begun.fetch_add(1, Ordering::SeqCst);
         self.running.fetch_add(1, Ordering::SeqCst);
         let outcome = self.act(delivery).await;
@@ -123,6 +123,11 @@ impl Script {
 
     pub fn times(&self) -> Vec<Instant> {
         self.handled.lock().unwrap().iter().map(|(_, _, time)| *time).collect()
+    }
+
+    /// The key and the time of everything that was handled.
+    pub fn handled_at(&self) -> Vec<(String, Instant)> {
+        self.handled.lock().unwrap().iter().map(|(note, _, time)| (note.key.clone(), *time)).collect()
     }
 
     pub fn exhausted(&self) -> Vec<String> {
