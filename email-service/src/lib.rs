@@ -42,6 +42,7 @@ pub async fn bind(config: Config) -> anyhow::Result<Service> {
     Ok(builder.build(App {
         routes: http::routes(database),
         consumers: vec![consumer],
+        topics: topics::TOPICS,
         migrations: MIGRATIONS,
         on_published: None,
     }))

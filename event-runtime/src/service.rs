@@ -11,6 +11,7 @@ use std::{net::SocketAddr, pin::pin, sync::Arc};
 
 use anyhow::Context;
 use axum::Router;
+use shared_events::Topic;
 use tokio::{net::TcpListener, time::Instant};
 use tracing::Instrument;
 
@@ -50,6 +51,8 @@ pub struct App {
     pub routes: Router,
     /// Its handlers, one consumer a group.
     pub consumers: Vec<ConsumerBuilder>,
+    /// The topics its events go to. They and those its consumers read are made where they are missing.
+    pub topics: &'static [Topic],
     /// Its schema.
     pub migrations: &'static [Migration],
     /// Told of published events.
@@ -99,8 +102,8 @@ impl Service {
 
         let mut running = Running::default();
         let start = start::Start { name, config: &config, database: &database, producer, clock, state: &state };
-        let parts =
-            start::Parts { consumers: app.consumers, migrations: app.migrations, on_published: app.on_published };
+        let App { consumers, topics, migrations, on_published, .. } = app;
+        let parts = start::Parts { consumers, topics, migrations, on_published };
         let work = async {
             start.run(parts, &mut running).await?;
             running.until_failure().await

@@ -36,6 +36,7 @@ pub async fn bind(config: Config) -> anyhow::Result<Service> {
     Ok(builder.build(App {
         routes,
         consumers,
+        topics: topics::TOPICS,
         migrations: store::MIGRATIONS,
         on_published: Some(Arc::new(store::WriteBack)),
     }))

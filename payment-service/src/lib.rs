@@ -44,6 +44,7 @@ pub async fn bind(config: Config) -> anyhow::Result<Service> {
     Ok(builder.build(App {
         routes: http::routes(&database),
         consumers: vec![consumer],
+        topics: topics::TOPICS,
         migrations: store::MIGRATIONS,
         on_published: None,
     }))

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use shared_events::topics::TOPICS;
+use shared_events::Topic;
 use tokio::time::Instant;
 
 use super::{running::Running, state::State};
@@ -34,6 +34,7 @@ pub(super) struct Start<'a> {
 /// What is started.
 pub(super) struct Parts {
     pub(super) consumers: Vec<ConsumerBuilder>,
+    pub(super) topics: &'static [Topic],
     pub(super) migrations: &'static [Migration],
     pub(super) on_published: Option<Arc<dyn OnPublished>>,
 }
@@ -44,7 +45,7 @@ impl Start<'_> {
         let began = Instant::now();
         self.migrate(parts.migrations).await?;
         self.state.migrated();
-        let wanted = wanted(&parts.consumers);
+        let wanted = wanted(parts.topics, &parts.consumers);
         self.topics(&wanted).await?;
 
         self.state.waiting_for("starting the relay and the consumers");
@@ -134,11 +135,11 @@ impl Start<'_> {
     }
 }
 
-/// Every topic of the contracts, because a service may be the first one to start and say something; and what its own
-/// consumers read and write.
-fn wanted(consumers: &[ConsumerBuilder]) -> Vec<TopicSpec> {
+/// What the service writes to, because it may be the first one to start and say something; and what its own consumers
+/// read and write.
+fn wanted(topics: &[Topic], consumers: &[ConsumerBuilder]) -> Vec<TopicSpec> {
     let own = consumers.iter().flat_map(|consumer| consumer.topic_specs().to_vec());
-    let mut wanted: Vec<TopicSpec> = TOPICS.iter().copied().map(TopicSpec::from).collect();
+    let mut wanted: Vec<TopicSpec> = topics.iter().copied().map(TopicSpec::from).collect();
     for spec in own {
         if !wanted.iter().any(|known| known.name == spec.name) {
             wanted.push(spec);

@@ -152,7 +152,7 @@ async fn start(config: ServiceConfig, gate: Gate, routes: Router) -> Running {
 
 fn builder_app(builder: event_runtime::service::ServiceBuilder, gate: Gate, routes: Router) -> Service {
     let consumer = ConsumerBuilder::new(SERVICE).transactional(builder.database(), Answer(gate));
-    builder.build(App { routes, consumers: vec![consumer], migrations: MIGRATIONS, on_published: None })
+    builder.build(App { routes, consumers: vec![consumer], topics: &[], migrations: MIGRATIONS, on_published: None })
 }
 
 pub struct Running {
