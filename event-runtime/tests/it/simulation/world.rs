@@ -393,8 +393,9 @@ impl World {
             self.finish_one();
             self.start_others(&partition);
         }
-        // Nothing waits for a retry, a dependency, or an attempt of an older generation.
+        // Nothing waits for a retry, a dependency, an attempt of an older generation, or the end of a flood.
         let whole = !self.scheduler.is_draining(&partition)
+            && self.scheduler.flood().is_none()
             && self.scheduler.blocked_lanes() == 0
             && self.running.values().all(|running| running.entry.partition != partition);
         if let Some(offset) = self.scheduler.remove(&partition) {
