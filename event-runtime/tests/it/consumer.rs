@@ -3,6 +3,7 @@
 mod dead_letters;
 mod failures;
 mod hand_over;
+mod hostile;
 mod progress;
 mod scene;
 
