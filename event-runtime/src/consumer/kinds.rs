@@ -9,7 +9,8 @@
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use shared_events::{Envelope, Event};
+use serde::de::DeserializeOwned;
+use shared_events::Envelope;
 
 use super::router::UndecodableError;
 use crate::{
@@ -173,17 +174,11 @@ impl<H: RawHandler> Handler for Raw<H> {
 }
 
 impl Attempt<'_> {
-    /// The event. Under another key than its own it would overtake others of its key, or be overtaken by them.
-    fn decode<E: Event>(&self) -> Result<Delivery<E>, UndecodableError> {
+    fn decode<E: DeserializeOwned>(&self) -> Result<Delivery<E>, UndecodableError> {
         let envelope = self.envelope.ok_or_else(|| UndecodableError("it has no envelope".to_owned()))?;
         let value = self.record.value.as_deref().unwrap_or_default();
-        let event: E = serde_json::from_slice(value)
+        let event = serde_json::from_slice(value)
             .map_err(|error| UndecodableError(format!("its value is no {}: {error}", envelope.event_type)))?;
-        let own = event.key();
-        if let Some(key) = self.record.key.as_deref().filter(|key| *key != own.as_bytes()) {
-            let key = String::from_utf8_lossy(key);
-            return Err(UndecodableError(format!("its key is {key:?}, and that of its event is {own:?}")));
-        }
         Ok(Delivery {
             event,
             envelope: envelope.clone(),

@@ -44,7 +44,6 @@ fn on_purpose() -> Vec<(&'static str, Option<Vec<u8>>, Headers)> {
         ("no JSON", Some(b"{".to_vec()), good()),
         ("other JSON", Some(b"[1,2]".to_vec()), good()),
         ("deep JSON", Some(b"[".repeat(100_000)), good()),
-        ("another event's key", value(), good()),
         ("tombstone", None, good()),
         ("no headers", value(), Headers::new()),
         ("no id", value(), without(header::ID)),
