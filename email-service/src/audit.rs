@@ -1,7 +1,7 @@
 //! What email-service's database says, for auditors: every mail. Whom it went to and what it said is nobody's business
 //! but the customer's.
 
-use event_runtime::cli::{Export, moment};
+use event_runtime::{cli::Export, database::columns::moment};
 use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::{Row as _, any::AnyRow};

@@ -1,6 +1,6 @@
 //! Which mails are under way and which went out, in SQL: one text for PostgreSQL and SQLite.
 
-use event_runtime::{Migration, Tx};
+use event_runtime::{Migration, Tx, database::columns::moment};
 use jiff::Timestamp;
 use serde::Serialize;
 use shared_events::OrderId;
@@ -121,9 +121,6 @@ pub async fn latest(pool: &AnyPool, limit: i64) -> Result<Vec<Mail>, sqlx::Error
 }
 
 fn mail(row: &AnyRow) -> Result<Mail, sqlx::Error> {
-    let changed_at: i64 = row.try_get("changed_at")?;
-    let time = Timestamp::from_microsecond(changed_at)
-        .map_err(|error| sqlx::Error::ColumnDecode { index: "changed_at".to_owned(), source: error.into() })?;
     Ok(Mail {
         order_id: row.try_get("order_id")?,
         about: row.try_get("about")?,
@@ -132,6 +129,6 @@ fn mail(row: &AnyRow) -> Result<Mail, sqlx::Error> {
         subject: row.try_get("subject")?,
         state: row.try_get("state")?,
         error: row.try_get("error")?,
-        time,
+        time: moment(row, "changed_at")?,
     })
 }

@@ -9,7 +9,7 @@ mod output;
 mod serve;
 
 pub use addresses::{BrokerArgs, announce};
-pub use audit::{AuditArgs, Export, audit, moment, optional_moment};
+pub use audit::{AuditArgs, Export, audit};
 pub use events::{ReadArgs, follow};
 pub use output::{Format, Output, Paint, finish, one_line, with_causes};
 pub use serve::{ServiceCommand, serve};

@@ -3,6 +3,7 @@
 //!
 //! To lock a row on both, write to it first: `UPDATE … SET version = version + 1 WHERE id = $1 RETURNING …`.
 
+pub mod columns;
 mod migrate;
 
 use std::{

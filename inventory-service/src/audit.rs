@@ -1,6 +1,9 @@
 //! What inventory-service's database says, for auditors: stock and reservations.
 
-use event_runtime::cli::{Export, moment};
+use event_runtime::{
+    cli::Export,
+    database::columns::{json, moment},
+};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -47,11 +50,10 @@ pub async fn audit(export: &mut Export) -> anyhow::Result<()> {
     export.rows("stock", stock, level).await?;
     let reservations = "SELECT order_id, state, items, reason, changed_at FROM reservations ORDER BY order_id";
     let reservation = |row: &AnyRow| {
-        let items: String = row.try_get(2)?;
         Ok(ReservationRow {
             order_id: row.try_get(0)?,
             state: row.try_get(1)?,
-            items: serde_json::from_str(&items).map_err(|error| sqlx::Error::Decode(error.into()))?,
+            items: json(row, 2)?,
             reason: row.try_get(3)?,
             changed_at: moment(row, 4)?,
         })

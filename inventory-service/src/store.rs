@@ -2,7 +2,10 @@
 //!
 //! Locks are taken in one order everywhere, the reservation first and then stock by sku, so that nobody waits in a ring.
 
-use event_runtime::{Migration, Tx};
+use event_runtime::{
+    Migration, Tx,
+    database::columns::{json, undecodable},
+};
 use jiff::Timestamp;
 use shared_events::{Money, OrderId, StockItem};
 use sqlx::{AnyPool, Row, any::AnyRow};
@@ -42,7 +45,7 @@ pub async fn lock(tx: &mut Tx, order: OrderId, now: Timestamp) -> Result<(State,
         .bind(order.to_string())
         .fetch_one(tx.conn())
         .await?;
-    Ok((state(&row)?, items(&row)?))
+    Ok((state(&row)?, json(&row, "items")?))
 }
 
 /// Stores how far a locked reservation has come; what it holds stays.
@@ -210,13 +213,4 @@ fn state(row: &AnyRow) -> Result<State, sqlx::Error> {
     let text: String = row.try_get("state")?;
     let state = State::ALL.into_iter().find(|state| state.as_str() == text);
     state.ok_or_else(|| undecodable("state", format!("{text:?} is no state of a reservation")))
-}
-
-fn items(row: &AnyRow) -> Result<Vec<StockItem>, sqlx::Error> {
-    let text: String = row.try_get("items")?;
-    serde_json::from_str(&text).map_err(|error| undecodable("items", error))
-}
-
-fn undecodable(column: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
-    sqlx::Error::ColumnDecode { index: column.to_owned(), source: source.into() }
 }

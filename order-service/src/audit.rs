@@ -1,9 +1,12 @@
 //! What order-service's database says, for auditors: every order, without its customer.
 
-use event_runtime::cli::{Export, moment, optional_moment};
+use event_runtime::{
+    cli::Export,
+    database::columns::{json, moment, optional_moment},
+};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{Row as _, any::AnyRow};
 
 #[derive(Serialize)]
@@ -29,7 +32,6 @@ pub async fn audit(export: &mut Export) -> anyhow::Result<()> {
     let orders = "SELECT id, state, reason, payment, stock, items, total_minor, currency, created_at, expires_at, \
                   ended_at FROM orders ORDER BY id";
     let order = |row: &AnyRow| {
-        let items: String = row.try_get(5)?;
         let (minor, currency): (i64, String) = (row.try_get(6)?, row.try_get(7)?);
         Ok(OrderRow {
             order_id: row.try_get(0)?,
@@ -37,8 +39,8 @@ pub async fn audit(export: &mut Export) -> anyhow::Result<()> {
             reason: row.try_get(2)?,
             payment: row.try_get(3)?,
             stock: row.try_get(4)?,
-            items: serde_json::from_str(&items).map_err(|error| sqlx::Error::Decode(error.into()))?,
-            total: json!({ "minor": minor, "currency": currency }),
+            items: json(row, 5)?,
+            total: serde_json::json!({ "minor": minor, "currency": currency }),
             created_at: moment(row, 8)?,
             expires_at: moment(row, 9)?,
             ended_at: optional_moment(row, 10)?,

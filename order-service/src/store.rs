@@ -7,7 +7,10 @@ mod timeline;
 
 use std::collections::HashSet;
 
-use event_runtime::{Migration, Tx};
+use event_runtime::{
+    Migration, Tx,
+    database::columns::{json, moment, optional_moment, undecodable},
+};
 use jiff::Timestamp;
 use shared_events::{Money, OrderId};
 use sqlx::{AnyPool, AssertSqlSafe, Row, any::AnyRow};
@@ -175,22 +178,21 @@ pub async fn these(pool: &AnyPool, ids: &[OrderId]) -> Result<Vec<StoredOrder>, 
 fn stored_order(row: &AnyRow) -> Result<StoredOrder, sqlx::Error> {
     Ok(StoredOrder {
         order: order(row)?,
-        created_at: time(row, "created_at")?,
-        expires_at: time(row, "expires_at")?,
-        ended_at: optional_time(row, "ended_at")?,
+        created_at: moment(row, "created_at")?,
+        expires_at: moment(row, "expires_at")?,
+        ended_at: optional_moment(row, "ended_at")?,
     })
 }
 
 fn order(row: &AnyRow) -> Result<Order, sqlx::Error> {
-    let items: String = row.try_get("items")?;
     let currency: String = row.try_get("currency")?;
     Ok(Order {
         id: parsed(row, "id")?,
         customer: row.try_get("customer")?,
-        items: serde_json::from_str(&items).map_err(|error| corrupt("items", error))?,
+        items: json(row, "items")?,
         total: Money {
             minor: row.try_get("total_minor")?,
-            currency: currency.parse().map_err(|error| corrupt("currency", error))?,
+            currency: currency.parse().map_err(|error| undecodable("currency", error))?,
         },
         saga: Saga {
             state: state_from(row)?,
@@ -211,7 +213,7 @@ pub fn state_text(state: State) -> &'static str {
 
 fn state_from(row: &AnyRow) -> Result<State, sqlx::Error> {
     let text: String = row.try_get("state")?;
-    state_from_text(&text).ok_or_else(|| corrupt("state", format!("{text:?} is no state of an order")))
+    state_from_text(&text).ok_or_else(|| undecodable("state", format!("{text:?} is no state of an order")))
 }
 
 pub fn state_from_text(text: &str) -> Option<State> {
@@ -240,7 +242,7 @@ fn payment_from(row: &AnyRow) -> Result<Payment, sqlx::Error> {
         "failed" => Ok(Payment::Failed),
         "succeeded" => Ok(Payment::Succeeded(parsed(row, "payment_id")?)),
         "refunded" => Ok(Payment::Refunded(parsed(row, "payment_id")?)),
-        other => Err(corrupt("payment", format!("{other:?} is no state of a payment"))),
+        other => Err(undecodable("payment", format!("{other:?} is no state of a payment"))),
     }
 }
 
@@ -261,7 +263,7 @@ fn stock_from(row: &AnyRow) -> Result<Stock, sqlx::Error> {
         "reserved" => Ok(Stock::Reserved),
         "released" => Ok(Stock::Released),
         "committed" => Ok(Stock::Committed),
-        other => Err(corrupt("stock", format!("{other:?} is no state of a reservation"))),
+        other => Err(undecodable("stock", format!("{other:?} is no state of a reservation"))),
     }
 }
 
@@ -269,20 +271,7 @@ fn parsed<T>(row: &AnyRow, column: &'static str) -> Result<T, sqlx::Error>
 where
     T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
-    row.try_get::<String, _>(column)?.parse().map_err(|error: T::Err| corrupt(column, error))
-}
-
-fn time(row: &AnyRow, column: &'static str) -> Result<Timestamp, sqlx::Error> {
-    Timestamp::from_microsecond(row.try_get(column)?).map_err(|error| corrupt(column, error))
-}
-
-fn optional_time(row: &AnyRow, column: &'static str) -> Result<Option<Timestamp>, sqlx::Error> {
-    let microseconds: Option<i64> = row.try_get(column)?;
-    microseconds.map(Timestamp::from_microsecond).transpose().map_err(|error| corrupt(column, error))
-}
-
-fn corrupt(column: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
-    sqlx::Error::ColumnDecode { index: column.to_owned(), source: source.into() }
+    row.try_get::<String, _>(column)?.parse().map_err(|error: T::Err| undecodable(column, error))
 }
 
 /// `$5, $6, $7` for `count` 3 after 4 others.

@@ -1,6 +1,9 @@
 //! What payment-service's database says, for auditors: every payment.
 
-use event_runtime::cli::{Export, moment, optional_moment};
+use event_runtime::{
+    cli::Export,
+    database::columns::{moment, optional_moment},
+};
 use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::{Row as _, any::AnyRow};

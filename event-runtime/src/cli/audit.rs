@@ -4,7 +4,7 @@
 //! service it was, when, and how many lines came before it: a file that was cut short is noticed. Nothing is written, so
 //! it may run beside the service.
 
-use std::{collections::BTreeMap, fmt, io};
+use std::{collections::BTreeMap, fmt};
 
 use anyhow::Context;
 use futures_util::TryStreamExt;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use sqlx::{Row as _, any::AnyRow};
 
 use super::{Format, Output, exit};
-use crate::{Clock, Database, Tx, config::redact_url};
+use crate::{Clock, Database, Tx, config::redact_url, database::columns::moment};
 
 /// What `audit` takes.
 #[derive(Clone, clap::Args)]
@@ -184,27 +184,4 @@ async fn of_the_runtime(export: &mut Export) -> anyhow::Result<()> {
         })
     };
     export.rows("inbox", inbox, inbox_row).await
-}
-
-/// The moment in a column of microseconds since 1970.
-///
-/// # Errors
-/// When the column holds none.
-pub fn moment(row: &AnyRow, column: usize) -> Result<Timestamp, sqlx::Error> {
-    decoded(column, row.try_get(column)?)
-}
-
-/// The same for a column that may be NULL.
-///
-/// # Errors
-/// When the column holds something else.
-pub fn optional_moment(row: &AnyRow, column: usize) -> Result<Option<Timestamp>, sqlx::Error> {
-    row.try_get::<Option<i64>, _>(column)?.map(|micros| decoded(column, micros)).transpose()
-}
-
-fn decoded(column: usize, micros: i64) -> Result<Timestamp, sqlx::Error> {
-    Timestamp::from_microsecond(micros).map_err(|error| sqlx::Error::ColumnDecode {
-        index: column.to_string(),
-        source: io::Error::other(error).into(),
-    })
 }

@@ -3,7 +3,7 @@
 use shared_events::{Envelope, EventId};
 use sqlx::{Row as _, any::AnyRow};
 
-use crate::producer::OutgoingRecord;
+use crate::{database::columns::undecodable, producer::OutgoingRecord};
 
 /// A row of the outbox as the relay reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +31,10 @@ impl StoredRow {
         let headers: String = row.try_get(4)?;
         Ok(StoredRow {
             seq: row.try_get(0)?,
-            event_id: event_id.parse().map_err(|source| malformed("event_id", source))?,
+            event_id: event_id.parse().map_err(|source| undecodable("event_id", source))?,
             topic: row.try_get(2)?,
             key: row.try_get(3)?,
-            headers: serde_json::from_str(&headers).map_err(|source| malformed("headers", source))?,
+            headers: serde_json::from_str(&headers).map_err(|source| undecodable("headers", source))?,
             value: row.try_get(5)?,
             created_at: row.try_get(6)?,
         })
@@ -59,10 +59,6 @@ impl StoredRow {
                 .collect(),
         }
     }
-}
-
-fn malformed(column: &str, source: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
-    sqlx::Error::ColumnDecode { index: column.to_owned(), source: Box::new(source) }
 }
 
 #[cfg(test)]

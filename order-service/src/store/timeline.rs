@@ -3,6 +3,7 @@
 
 use event_runtime::{
     Delivery, Tx,
+    database::columns::{moment, undecodable},
     outbox::{OnPublished, OutboxRow, Published},
     telemetry::trace::trace_id,
 };
@@ -11,7 +12,7 @@ use jiff::Timestamp;
 use shared_events::{EventId, OrderId};
 use sqlx::{AnyPool, AssertSqlSafe, Row, any::AnyRow};
 
-use super::{corrupt, parsed, placeholders, time, worth_preparing};
+use super::{parsed, placeholders, worth_preparing};
 
 /// One line of an order's timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,16 +175,16 @@ fn entry(row: &AnyRow) -> Result<Entry, sqlx::Error> {
     let partition: Option<i64> = row.try_get("log_partition")?;
     let offset: Option<i64> = row.try_get("log_offset")?;
     let attempt: Option<i64> = row.try_get("attempt")?;
-    let partition = partition.map(i32::try_from).transpose().map_err(|error| corrupt("log_partition", error))?;
+    let partition = partition.map(i32::try_from).transpose().map_err(|error| undecodable("log_partition", error))?;
     Ok(Entry {
         event_id: parsed(row, "event_id")?,
         dead_letter_of: (!dead_letter_of.is_empty()).then_some(dead_letter_of),
-        time: time(row, "happened_at")?,
+        time: moment(row, "happened_at")?,
         service: row.try_get("service")?,
         event: row.try_get("event")?,
         topic: row.try_get("topic")?,
         place: partition.zip(offset),
-        attempt: attempt.map(u32::try_from).transpose().map_err(|error| corrupt("attempt", error))?,
+        attempt: attempt.map(u32::try_from).transpose().map_err(|error| undecodable("attempt", error))?,
         trace_id: row.try_get("trace_id")?,
         detail: row.try_get("detail")?,
     })
