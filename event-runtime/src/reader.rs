@@ -53,15 +53,9 @@ pub fn collect(
     let topics: BTreeMap<String, i32> = brokers.topics()?.into_iter().filter(|(name, _)| topic(name)).collect();
     let mut reader = Reader::open_on(brokers, &topics, from, Timestamp::now())?;
     let mut collected = Collected::default();
-    while !reader.caught_up() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        match reader.next(left) {
-            Ok(Some(record)) if wanted(&record) => collected.records.push(record),
-            Ok(_) | Err(ReadError::Disturbed(_)) => {}
-            Err(error) => return Err(error),
+    while let Some(record) = reader.next_kept(until)? {
+        if wanted(&record) {
+            collected.records.push(record);
         }
     }
     collected.complete = reader.caught_up();
@@ -69,6 +63,8 @@ pub fn collect(
     Ok(collected)
 }
 
+/// How often a reader that waits looks whether there is anything left to wait for.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long nothing may come before partitions whose end the client has reported count as read.
 const END_SETTLES_AFTER: Duration = Duration::from_secs(1);
 
@@ -209,6 +205,25 @@ impl Reader {
     /// Whether everything that was there when reading began has been read.
     pub fn caught_up(&self) -> bool {
         self.backlog.is_empty()
+    }
+
+    /// The next of the records that were there when reading began, through disturbances. None once all have been read, or
+    /// at `until`: [`caught_up`](Self::caught_up) tells which.
+    ///
+    /// # Errors
+    /// When the client is beyond repair.
+    pub fn next_kept(&mut self, until: Instant) -> Result<Option<Record>, ReadError> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if self.caught_up() || left.is_zero() {
+                return Ok(None);
+            }
+            match self.next(left.min(LOOK_EVERY)) {
+                Ok(Some(record)) => return Ok(Some(record)),
+                Ok(None) | Err(ReadError::Disturbed(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The next record, or none when none came within `wait`.

@@ -52,7 +52,7 @@ pub struct Scheduler<T> {
     partitions: BTreeMap<Partition, Assignment<T>>,
     /// Partitions with ready lanes, in the order of their turns.
     turns: VecDeque<Partition>,
-    /// Partitions that are being given back.
+    /// Partitions that are being given back: they are looked through for gaps, and mostly there are none.
     stopped: BTreeSet<Partition>,
     /// When which lane's retry pause ends; the number makes the moments distinct.
     timers: BTreeMap<(Duration, u64), (Partition, Generation, Lane)>,
@@ -112,9 +112,8 @@ impl<T: Clone> Scheduler<T> {
 
     /// Whether a stopped partition has attempts that run or may start.
     pub fn is_draining(&self, partition: &Partition) -> bool {
-        let allowed = self.guard.as_ref().is_none_or(|guard| guard.may_start(0));
         let gap = || self.partitions.get(partition).is_some_and(|assignment| assignment.gap().is_some());
-        self.running_for(partition).next().is_some() || (allowed && gap())
+        self.running_for(partition).next().is_some() || (self.guard_allows(0) && gap())
     }
 
     /// The partition is ours no longer. What may be committed for it, if anything was handled.
@@ -206,8 +205,7 @@ impl<T: Clone> Scheduler<T> {
 
     /// The next attempt to run, if one may start now.
     pub fn start_next(&mut self) -> Option<Start<T>> {
-        let guard_allows = self.guard.as_ref().is_none_or(|guard| guard.may_start(self.running.len()));
-        if self.running.len() >= self.limits.concurrency || !guard_allows {
+        if self.running.len() >= self.limits.concurrency || !self.guard_allows(self.running.len()) {
             return None;
         }
         loop {
@@ -344,6 +342,11 @@ impl<T: Clone> Scheduler<T> {
         Some(start)
     }
 
+    /// Whether an attempt may start beside `running` others, as far as a flood of dead letters is concerned.
+    fn guard_allows(&self, running: usize) -> bool {
+        self.guard.as_ref().is_none_or(|guard| guard.may_start(running))
+    }
+
     fn next_gap(&mut self) -> Option<(Partition, Generation, Lane)> {
         self.stopped.iter().find_map(|partition| {
             let assignment = self.partitions.get_mut(partition)?;
@@ -395,12 +398,8 @@ impl<T: Clone> Scheduler<T> {
     fn start(&mut self, partition: Partition, generation: Generation, lane: Lane) -> Start<T> {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
-        let state = self.lane(&partition, &lane);
-        state.waits = partition::Waits::Attempt;
-        let offset = state.head_offset();
-        let assignment = self.partitions.get_mut(&partition).expect("the lane was found in it");
-        assignment.begun = assignment.begun.max(offset);
-        let head = self.head(&partition, &lane);
+        let assignment = self.partitions.get_mut(&partition).expect("lanes are only named while assigned");
+        let head = assignment.begin(&lane);
         let (payload, attempt, task, handler) = (head.payload.clone(), head.attempt, head.task(), head.handler);
         self.busy.insert((partition.clone(), lane.clone()));
         self.running.insert(ticket, Running { partition, generation, lane, handler });

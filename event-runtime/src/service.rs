@@ -51,7 +51,8 @@ pub struct App {
     pub routes: Router,
     /// Its handlers, one consumer a group.
     pub consumers: Vec<ConsumerBuilder>,
-    /// The topics its events go to. They and those its consumers read are made where they are missing.
+    /// Topics that must be there, at least those its events go to. They and those its consumers read are made where they are
+    /// missing.
     pub topics: &'static [Topic],
     /// Its schema.
     pub migrations: &'static [Migration],

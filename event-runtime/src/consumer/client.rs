@@ -133,8 +133,7 @@ pub(super) fn start(
 
     let (tell_flood, flood) = watch::channel(None);
     let progress = Progress { group, ends, metrics: context.metrics.clone(), shown: HashSet::new(), flood: tell_flood };
-    let (watchdog, stall) =
-        Watchdog::new(group, context.kafka, settings.stall_timeout, commands.clone(), context.metrics.clone());
+    let (watchdog, stall) = Watchdog::new(group, context.kafka, settings.stall_timeout, commands.clone());
     let scheduler = Scheduler::new(settings.limits);
     let scheduler = match settings.flood_limits {
         Some(limits) => scheduler.guarded(limits),

@@ -7,9 +7,10 @@
 use std::{
     sync::{
         Weak,
-        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel},
     },
     thread,
+    time::Duration,
 };
 
 use rdkafka::consumer::{CommitMode, Consumer as _};
@@ -17,8 +18,10 @@ use rdkafka::consumer::{CommitMode, Consumer as _};
 use super::{poll::Client, rebalance::offset_list};
 use crate::{error::Chain, scheduler::Partition};
 
-/// One under way, one of the poll thread's behind it, and the last one of a revoke.
+/// How many may wait behind the one under way: the last one of a revoke, and a regular one where that took too long.
 const COMMITS: usize = 2;
+/// What is said where the thread has gone.
+const ENDED: &str = "the committing thread has ended";
 
 /// Offsets to read next.
 pub(super) type Offsets = Vec<(Partition, i64)>;
@@ -68,17 +71,14 @@ impl Commit {
     }
 
     /// Waits for what becomes of it, but not longer than that.
-    pub(super) fn wait(self, patience: std::time::Duration) -> Result<(), String> {
-        use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
+    pub(super) fn wait(self, patience: Duration) -> Result<(), String> {
         match self.outcome.recv_timeout(patience) {
             Ok(outcome) => outcome,
-            Err(Timeout) => Err(format!("not acknowledged within {patience:?}")),
-            Err(Disconnected) => Err(ENDED.to_owned()),
+            Err(RecvTimeoutError::Timeout) => Err(format!("not acknowledged within {patience:?}")),
+            Err(RecvTimeoutError::Disconnected) => Err(ENDED.to_owned()),
         }
     }
 }
-
-const ENDED: &str = "the committing thread has ended";
 
 fn run(client: &Weak<Client>, todo: &Receiver<Job>) {
     while let Ok(Job { offsets, answer }) = todo.recv() {

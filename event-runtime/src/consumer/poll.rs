@@ -142,8 +142,10 @@ impl Poller {
                     // this thread waits for it.
                     return;
                 }
-                client.context().membership.assigned.store(false, Ordering::Relaxed);
-                client.context().lost(lost);
+                let context = client.context();
+                context.metrics.client_replacements.get_or_create(&context.labels()).inc();
+                context.membership.assigned.store(false, Ordering::Relaxed);
+                context.lost(lost);
                 drop_aside(client);
             }
             if self.commands.closing() {
@@ -223,8 +225,6 @@ impl Polling<'_> {
                 }
                 Err(KafkaError::MessageConsumptionFatal(code)) => {
                     tracing::error!(group = self.context().group, error = %code, "the Kafka client failed for good");
-                    let context = self.context();
-                    context.metrics.client_replacements.get_or_create(&context.labels()).inc();
                     return Ended::Failed;
                 }
                 Err(error) => {

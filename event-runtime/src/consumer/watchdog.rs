@@ -11,10 +11,7 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
 };
 
-use super::{
-    commands::Commands,
-    metrics::{ConsumerMetrics, GroupLabels},
-};
+use super::commands::Commands;
 use crate::{
     config::KafkaConfig,
     error::Chain,
@@ -24,8 +21,6 @@ use crate::{
 
 /// How long another client looks for the record that does not come.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
-/// How often it asks itself meanwhile whether it is at the end.
-const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) struct Watchdog {
     group: &'static str,
@@ -33,7 +28,6 @@ pub(super) struct Watchdog {
     /// How long nothing may come.
     patience: Duration,
     commands: Arc<Commands>,
-    metrics: ConsumerMetrics,
     looking: Option<JoinHandle<Vec<(Stall, Found)>>>,
     stalled: watch::Sender<Option<Stall>>,
 }
@@ -54,10 +48,9 @@ impl Watchdog {
         kafka: KafkaConfig,
         patience: Duration,
         commands: Arc<Commands>,
-        metrics: ConsumerMetrics,
     ) -> (Watchdog, watch::Receiver<Option<Stall>>) {
         let (stalled, told) = watch::channel(None);
-        (Watchdog { group, kafka, patience, commands, metrics, looking: None, stalled }, told)
+        (Watchdog { group, kafka, patience, commands, looking: None, stalled }, told)
     }
 
     /// Looks after the consumer. `assigned` says whether this member has an assignment at all.
@@ -87,7 +80,6 @@ impl Watchdog {
             }
         }
         let Some(stall) = waiting.into_iter().max_by_key(Stall::lag) else { return };
-        self.metrics.client_replacements.get_or_create(&GroupLabels { group: self.group }).inc();
         tracing::error!(
             group = self.group,
             partition = %stall.partition,
@@ -119,16 +111,11 @@ fn found(kafka: &KafkaConfig, stall: &Stall) -> Found {
     let place = BTreeMap::from([((topic.to_string(), *number), stall.position)]);
     let read = || -> Result<Found, ReadError> {
         let mut reader = Reader::open_at(kafka, &place)?;
-        let until = Instant::now() + LOOK_WITHIN;
-        while Instant::now() < until {
-            match reader.next(LOOK_PAUSE) {
-                Ok(Some(_)) => return Ok(Found::Record),
-                Ok(None) if reader.caught_up() => return Ok(Found::Nothing),
-                Ok(None) | Err(ReadError::Disturbed(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Found::Unknown)
+        Ok(match reader.next_kept(Instant::now() + LOOK_WITHIN)? {
+            Some(_) => Found::Record,
+            None if reader.caught_up() => Found::Nothing,
+            None => Found::Unknown,
+        })
     };
     read().unwrap_or_else(|error| {
         tracing::debug!(partition = %stall.partition, error = %Chain(&error), "another client finds out nothing");

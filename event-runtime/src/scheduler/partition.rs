@@ -29,7 +29,7 @@ pub(super) struct Assignment<T> {
     /// Lanes whose head may start, in the order of their turns.
     pub(super) ready: VecDeque<Lane>,
     /// The highest offset that was begun.
-    pub(super) begun: Option<i64>,
+    begun: Option<i64>,
     /// One above the highest offset that came in.
     next_offset: Option<i64>,
     /// The watermark that was last handed out.
@@ -124,6 +124,15 @@ impl<T: Clone> Assignment<T> {
         }
         self.lanes.insert(lane.clone(), LaneState { queue: VecDeque::from([pending]), waits: Waits::Turn });
         Some(lane)
+    }
+
+    /// Notes that an attempt at a lane's head begins.
+    pub(super) fn begin(&mut self, lane: &Lane) -> &Pending<T> {
+        let state = self.lanes.get_mut(lane).expect("a lane that may start has a record");
+        state.waits = Waits::Attempt;
+        let head = state.queue.front().expect("a lane is removed with its last record");
+        self.begun = self.begun.max(Some(head.offset));
+        head
     }
 
     /// Removes a lane's head; whether the lane has another.

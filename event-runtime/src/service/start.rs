@@ -135,8 +135,8 @@ impl Start<'_> {
     }
 }
 
-/// What the service writes to, because it may be the first one to start and say something; and what its own consumers
-/// read and write.
+/// What the service names, because it may be the first one to start and say something; and what its own consumers read
+/// and write.
 fn wanted(topics: &[Topic], consumers: &[ConsumerBuilder]) -> Vec<TopicSpec> {
     let own = consumers.iter().flat_map(|consumer| consumer.topic_specs().to_vec());
     let mut wanted: Vec<TopicSpec> = topics.iter().copied().map(TopicSpec::from).collect();

@@ -12,7 +12,7 @@ use event_runtime::{
     Record,
     config::KafkaConfig,
     consumer::dead_letter::{self, DeadLetter},
-    reader::{Brokers, Position, ReadError, Reader},
+    reader::{Brokers, Position, Reader},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -131,18 +131,10 @@ pub fn topics(kafka: &KafkaConfig, facts: &mut Facts) -> anyhow::Result<()> {
     }
     let names: Vec<String> = existing.into_keys().collect();
     let mut reader = Reader::open(kafka, &names, Position::Start, Timestamp::now())?;
-    let mut heard = Instant::now();
-    while !reader.caught_up() {
-        match reader.next(Duration::from_millis(500)) {
-            Ok(Some(record)) => {
-                heard = Instant::now();
-                note(&record, facts);
-            }
-            Ok(None) | Err(ReadError::Disturbed(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        ensure!(heard.elapsed() < PATIENCE, "the topics' records did not come within {PATIENCE:?}");
+    while let Some(record) = reader.next_kept(Instant::now() + PATIENCE)? {
+        note(&record, facts);
     }
+    ensure!(reader.caught_up(), "the topics' records did not come within {PATIENCE:?}");
     facts.records.sort_by(|a, b| {
         let place = |record: &'_ EventRecord| (record.origin.partition, record.origin.offset);
         (&a.origin.topic, place(a)).cmp(&(&b.origin.topic, place(b)))
