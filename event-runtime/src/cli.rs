@@ -8,7 +8,7 @@ mod events;
 mod output;
 mod serve;
 
-pub use addresses::{BrokerArgs, announce};
+pub use addresses::{BrokerArgs, KafkaArgs, announce};
 pub use audit::{AuditArgs, Export, audit};
 pub use events::{ReadArgs, follow};
 pub use output::{Format, Output, Paint, finish, one_line, with_causes};

@@ -10,8 +10,8 @@ use std::{
 
 use event_runtime::{
     Clock,
-    cli::{BrokerArgs, Format, Output, Paint, exit, with_causes},
-    config::{KafkaConfig, discovery::Discovery},
+    cli::{Format, KafkaArgs, Output, Paint, exit, with_causes},
+    config::KafkaConfig,
     reader::{Brokers, ReadError, Reader},
 };
 use jiff::Timestamp;
@@ -34,12 +34,8 @@ pub struct LagArgs {
     #[arg(long, conflicts_with = "max")]
     watch: bool,
 
-    /// How to write it
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-
     #[command(flatten)]
-    brokers: BrokerArgs,
+    kafka: KafkaArgs,
 }
 
 /// Where a group stands in one partition.
@@ -66,8 +62,7 @@ const FIRST_RECORDS_WITHIN: Duration = Duration::from_secs(5);
 const REDRAW: &str = "\u{1b}[H\u{1b}[2J";
 
 pub fn run(args: &LagArgs) -> anyhow::Result<u8> {
-    let output = Output::new(args.output);
-    let kafka = args.brokers.find(&output, &Discovery::from_process());
+    let (output, kafka) = args.kafka.start();
     let groups = args.group.map_or(GROUPS.to_vec(), |group| vec![group]);
     if args.watch {
         return watch(&output, &kafka, &groups);
@@ -121,17 +116,12 @@ fn date(kafka: &KafkaConfig, rows: Vec<&mut Lag>) -> Result<(), ReadError> {
     let offsets = wanted.iter().map(|(partition, row)| (partition.clone(), row.log_end_offset - row.lag)).collect();
     let mut reader = Reader::open_at(kafka, &offsets)?;
     let until = Instant::now() + FIRST_RECORDS_WITHIN;
-    while !wanted.is_empty() && !reader.caught_up() && Instant::now() < until {
-        match reader.next(Duration::from_millis(200)) {
-            Ok(Some(record)) => {
-                if let Some(row) = wanted.remove(&(record.origin.topic, record.origin.partition)) {
-                    let age = |time| Clock::system().now().duration_since(time).as_secs_f64().max(0.0);
-                    row.oldest = record.timestamp;
-                    row.oldest_seconds = record.timestamp.map(age);
-                }
-            }
-            Ok(None) | Err(ReadError::Disturbed(_)) => {}
-            Err(error) => return Err(error),
+    while !wanted.is_empty() {
+        let Some(record) = reader.next_kept(until)? else { break };
+        if let Some(row) = wanted.remove(&(record.origin.topic, record.origin.partition)) {
+            let age = |time| Clock::system().now().duration_since(time).as_secs_f64().max(0.0);
+            row.oldest = record.timestamp;
+            row.oldest_seconds = record.timestamp.map(age);
         }
     }
     Ok(())

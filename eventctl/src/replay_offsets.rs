@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use event_runtime::{
     Clock,
-    cli::{BrokerArgs, Format, Output, Paint, exit},
-    config::{KafkaConfig, discovery::Discovery},
+    cli::{Format, KafkaArgs, Output, Paint, exit},
+    config::KafkaConfig,
     reader::{Brokers, Committed, Position},
 };
 use serde::Serialize;
@@ -38,12 +38,8 @@ pub struct ReplayOffsetsArgs {
     #[arg(long)]
     execute: bool,
 
-    /// How to write the plan
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-
     #[command(flatten)]
-    brokers: BrokerArgs,
+    kafka: KafkaArgs,
 }
 
 /// Where the group stands in a partition, and where it is to stand.
@@ -61,8 +57,7 @@ struct Move {
 }
 
 pub fn run(args: &ReplayOffsetsArgs) -> anyhow::Result<u8> {
-    let output = Output::new(args.output);
-    let kafka = args.brokers.find(&output, &Discovery::from_process());
+    let (output, kafka) = args.kafka.start();
     let moves = plan(&kafka, args)?;
     show(&output, args, &moves)?;
     let sum = |count: fn(&Move) -> i64| moves.iter().map(count).sum::<i64>();

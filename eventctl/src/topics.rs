@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Subcommand;
 use event_runtime::{
-    cli::{BrokerArgs, Format, Output, Paint, exit},
-    config::discovery::Discovery,
+    cli::{Format, KafkaArgs, Output, Paint, exit},
     reader::Brokers,
     topics::{TopicSpec, ensure},
 };
@@ -22,12 +21,8 @@ pub enum TopicsCommand {
 
 #[derive(Debug, clap::Args)]
 pub struct TopicsArgs {
-    /// How to write it
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-
     #[command(flatten)]
-    brokers: BrokerArgs,
+    kafka: KafkaArgs,
 }
 
 pub async fn run(command: TopicsCommand) -> anyhow::Result<u8> {
@@ -38,8 +33,7 @@ pub async fn run(command: TopicsCommand) -> anyhow::Result<u8> {
 }
 
 async fn apply(args: &TopicsArgs) -> anyhow::Result<u8> {
-    let output = Output::new(args.output);
-    let kafka = args.brokers.find(&output, &Discovery::from_process());
+    let (output, kafka) = args.kafka.start();
     let wanted = declared();
     let created = ensure(&kafka, &wanted).await?;
     match output.format() {
@@ -63,8 +57,7 @@ struct Row {
 }
 
 fn list(args: &TopicsArgs) -> anyhow::Result<u8> {
-    let output = Output::new(args.output);
-    let kafka = args.brokers.find(&output, &Discovery::from_process());
+    let (output, kafka) = args.kafka.start();
     let brokers = Brokers::new(&kafka, None)?;
     let existing = brokers.topics()?;
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();

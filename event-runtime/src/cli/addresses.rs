@@ -1,6 +1,6 @@
 //! Where a command finds what it talks to; stderr is told.
 
-use super::{Output, Paint};
+use super::{Format, Output, Paint};
 use crate::config::{
     KafkaConfig,
     discovery::{Address, Discovery, Found, KAFKA},
@@ -26,6 +26,26 @@ impl BrokerArgs {
         let mut kafka = KafkaConfig::new(found.value);
         kafka.settings.clone_from(&self.settings);
         kafka
+    }
+}
+
+/// What a command takes that asks Kafka and writes what it finds.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct KafkaArgs {
+    /// How to write it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+
+    #[command(flatten)]
+    brokers: BrokerArgs,
+}
+
+impl KafkaArgs {
+    /// Where to write, and the Kafka that is found, which stderr is told.
+    pub fn start(&self) -> (Output, KafkaConfig) {
+        let output = Output::new(self.output);
+        let kafka = self.brokers.find(&output, &Discovery::from_process());
+        (output, kafka)
     }
 }
 

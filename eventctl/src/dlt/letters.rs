@@ -237,16 +237,16 @@ pub fn record_at(output: &Output, kafka: &KafkaConfig, place: &Origin) -> anyhow
 /// When nothing comes for a long time.
 pub fn next(output: &Output, reader: &mut Reader) -> anyhow::Result<Option<Record>> {
     let until = Instant::now() + SILENCE;
-    let mut disturbed = None;
+    let mut disturbed = false;
     while !reader.caught_up() {
         match reader.next(Duration::from_millis(200)) {
             Ok(Some(record)) => return Ok(Some(record)),
             Ok(None) => {}
             Err(error @ ReadError::Disturbed(_)) => {
-                if disturbed.is_none() {
+                if !disturbed {
                     output.note(format_args!("{:#}", anyhow::Error::new(error)));
                 }
-                disturbed = Some(());
+                disturbed = true;
             }
             Err(error) => return Err(error.into()),
         }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use event_runtime::{
     Clock,
-    cli::{BrokerArgs, Format, Output, Paint, exit},
-    config::discovery::Discovery,
+    cli::{Format, KafkaArgs, Output, Paint, exit},
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -18,12 +17,8 @@ pub struct ListArgs {
     #[command(flatten)]
     topics: TopicArgs,
 
-    /// How to write it
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-
     #[command(flatten)]
-    brokers: BrokerArgs,
+    kafka: KafkaArgs,
 }
 
 /// Dead letters of one topic, group and error class.
@@ -41,8 +36,7 @@ struct Row {
 }
 
 pub fn run(args: &ListArgs) -> anyhow::Result<u8> {
-    let output = Output::new(args.output);
-    let kafka = args.brokers.find(&output, &Discovery::from_process());
+    let (output, kafka) = args.kafka.start();
     let letters = Letters::read(&output, &kafka, &args.topics, |_, _| true)?;
     let rows = count(&letters);
     match output.format() {

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use event_runtime::{
-    cli::{BrokerArgs, Format, Output, Paint, exit},
-    config::discovery::Discovery,
+    cli::{KafkaArgs, Output, Paint, exit},
     reader::{Brokers, Committed},
     topics::delete_records,
 };
@@ -30,12 +29,8 @@ pub struct PurgeArgs {
     #[arg(long)]
     execute: bool,
 
-    /// How to write it
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-
     #[command(flatten)]
-    brokers: BrokerArgs,
+    kafka: KafkaArgs,
 }
 
 /// What is deleted of one topic.
@@ -50,8 +45,7 @@ struct Row {
 }
 
 pub async fn run(args: &PurgeArgs) -> anyhow::Result<u8> {
-    let output = Output::new(args.output);
-    let kafka = args.brokers.find(&output, &Discovery::from_process());
+    let (output, kafka) = args.kafka.start();
     let letters = Letters::read(&output, &kafka, &args.topics, |_, _| true)?;
     let group = Brokers::new(&kafka, Some(REPLAY_GROUP))?;
     let (mut before, mut passed) = (BTreeMap::new(), BTreeMap::new());

@@ -15,8 +15,8 @@ use std::{
 use anyhow::Context;
 use event_runtime::{
     Clock, Origin, Record,
-    cli::{BrokerArgs, Format, Output, Paint, exit},
-    config::{KafkaConfig, discovery::Discovery},
+    cli::{Format, KafkaArgs, Output, Paint, exit},
+    config::KafkaConfig,
     consumer::dead_letter::DeadLetter,
     producer::{OutgoingRecord, ProduceError, Producer},
     reader::{Brokers, Reader},
@@ -81,17 +81,12 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "FILE")]
     value_file: Option<PathBuf>,
 
-    /// How to write it
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-
     #[command(flatten)]
-    brokers: BrokerArgs,
+    kafka: KafkaArgs,
 }
 
 pub async fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
-    let output = Output::new(args.output);
-    let kafka = args.brokers.find(&output, &Discovery::from_process());
+    let (output, kafka) = args.kafka.start();
     let now = Clock::system().now();
     let selection = &args.selection;
     let letters = Letters::read(&output, &kafka, &selection.topics, |record, dead| selection.fits(record, dead, now))?;

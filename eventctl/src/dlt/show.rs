@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use event_runtime::{
     Clock, Origin, Record,
-    cli::{BrokerArgs, Format, Output, Paint, exit, one_line},
-    config::{KafkaConfig, discovery::Discovery},
+    cli::{Format, KafkaArgs, Output, Paint, exit, one_line},
+    config::KafkaConfig,
     consumer::dead_letter::{DeadLetter, header_text},
     telemetry::trace::trace_id,
 };
@@ -23,12 +23,8 @@ pub struct ShowArgs {
     #[arg(value_name = "ID|TOPIC:PARTITION:OFFSET")]
     target: String,
 
-    /// How to write it
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-
     #[command(flatten)]
-    brokers: BrokerArgs,
+    kafka: KafkaArgs,
 }
 
 /// Everything about a dead letter.
@@ -62,8 +58,7 @@ struct Place {
 }
 
 pub fn run(args: &ShowArgs) -> anyhow::Result<u8> {
-    let output = Output::new(args.output);
-    let kafka = args.brokers.find(&output, &Discovery::from_process());
+    let (output, kafka) = args.kafka.start();
     let shown = match place(&args.target) {
         Some(place) => at(&output, &kafka, &place)?,
         None => of_event(&output, &kafka, &args.target)?,

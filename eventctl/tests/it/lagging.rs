@@ -26,16 +26,22 @@ pub fn commit(kafka: &KafkaConfig, group: &str, topic: &str, partition: i32, off
     consumer.commit(&list, CommitMode::Sync).unwrap();
 }
 
+/// Writes five records to one partition of orders, of which payment-service has committed so many; the partition.
+pub async fn five_orders_of_which_are_committed(kafka: &KafkaConfig, committed: i64) -> i32 {
+    let mut origin = None;
+    for _ in 0..5 {
+        origin = Some(publish_raw(kafka, "orders", "k", &[], b"{}").await);
+    }
+    let partition = origin.unwrap().partition;
+    commit(kafka, "payment-service", "orders", partition, committed);
+    partition
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lag_is_what_was_written_and_not_committed() {
     let kafka = MockKafka::start(1);
     let config = kafka.config();
-    let mut origin = None;
-    for _ in 0..5 {
-        origin = Some(publish_raw(&config, "orders", "k", &[], b"{}").await);
-    }
-    let partition = origin.unwrap().partition;
-    commit(&config, "payment-service", "orders", partition, 3);
+    let partition = five_orders_of_which_are_committed(&config, 3).await;
     let lag = ["lag", "-b", &kafka.addresses(), "--group", "payment-service"];
 
     let ran = eventctl(&lag).await;

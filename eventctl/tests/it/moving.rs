@@ -1,9 +1,9 @@
 //! `replay-offsets`.
 
 use serde_json::Value;
-use test_support::{MockKafka, records::publish_raw};
+use test_support::MockKafka;
 
-use crate::{Ran, eventctl, lagging::commit, words};
+use crate::{Ran, eventctl, lagging::five_orders_of_which_are_committed, words};
 
 async fn replay(kafka: &MockKafka, arguments: &[&str]) -> Ran {
     eventctl(&[&["replay-offsets", "payment-service", "-b", &kafka.addresses()], arguments].concat()).await
@@ -12,13 +12,7 @@ async fn replay(kafka: &MockKafka, arguments: &[&str]) -> Ran {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_plan_moves_nothing_and_execute_moves_the_group() {
     let kafka = MockKafka::start(1);
-    let config = kafka.config();
-    let mut origin = None;
-    for _ in 0..5 {
-        origin = Some(publish_raw(&config, "orders", "k", &[], b"{}").await);
-    }
-    let partition = origin.unwrap().partition;
-    commit(&config, "payment-service", "orders", partition, 4);
+    let partition = five_orders_of_which_are_committed(&kafka.config(), 4).await;
 
     let ran = replay(&kafka, &["--to", "1"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");

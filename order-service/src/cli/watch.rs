@@ -2,8 +2,7 @@
 
 use event_runtime::{
     Clock,
-    cli::{BrokerArgs, Format, Output, ReadArgs, exit, follow},
-    config::discovery::Discovery,
+    cli::{KafkaArgs, ReadArgs, exit, follow},
     reader::Brokers,
 };
 use shared_events::{OrderId, topics};
@@ -21,17 +20,12 @@ pub struct WatchArgs {
     #[command(flatten)]
     read: ReadArgs,
 
-    /// How to write it
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-
     #[command(flatten)]
-    brokers: BrokerArgs,
+    kafka: KafkaArgs,
 }
 
 pub fn run(args: &WatchArgs) -> anyhow::Result<u8> {
-    let output = Output::new(args.output);
-    let kafka = args.brokers.find(&output, &Discovery::from_process());
+    let (output, kafka) = args.kafka.start();
     let topics = match args.topic.as_slice() {
         [] => declared_topics(&Brokers::new(&kafka, None)?.topics()?)?,
         named => named.to_vec(),
