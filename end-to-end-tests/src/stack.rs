@@ -254,9 +254,14 @@ impl Stack {
     /// # Errors
     /// When Kafka does not answer.
     pub async fn lag(&self) -> anyhow::Result<i64> {
+        Ok(self.lag_and_ends().await?.0)
+    }
+
+    /// The same, and the sum of the ends of the partitions: it grows with every record.
+    async fn lag_and_ends(&self) -> anyhow::Result<(i64, i64)> {
         let kafka = self.servers.kafka();
         let rows = tokio::task::spawn_blocking(move || eventctl::lag::of_groups(&kafka, GROUPS)).await??;
-        Ok(rows.iter().map(|row| row.lag).sum())
+        Ok((rows.iter().map(|row| row.lag).sum(), rows.iter().map(|row| row.log_end_offset).sum()))
     }
 
     /// How many orders have not ended, and how many events no service has published yet.
@@ -274,15 +279,23 @@ impl Stack {
         Ok((pending["orders"].as_array().map_or(0, Vec::len), unpublished))
     }
 
-    /// Waits until every record of every topic is handled.
+    /// Waits until every record of every topic is handled, and so is what handling them said.
     ///
     /// # Panics
     /// When that takes longer than `patience`.
     pub async fn wait_until_handled(&self, patience: Duration) {
-        eventually(patience, "lag of 0", async || match self.lag().await {
-            Ok(0) => Ok(()),
-            Ok(lag) => Err(format!("a lag of {lag}")),
-            Err(error) => Err(format!("{error:#}")),
+        // What handling the last record said was in an outbox by then. No outbox holds anything, and no record came since.
+        let mut quiet_at = None;
+        eventually(patience, "rest", async || {
+            let ((lag, ends), (_, unpublished)) = match (self.lag_and_ends().await, self.under_way().await) {
+                (Ok(lag), Ok(under_way)) => (lag, under_way),
+                (Err(error), _) | (_, Err(error)) => return Err(format!("{error:#}")),
+            };
+            let before = std::mem::replace(&mut quiet_at, (lag == 0 && unpublished == 0).then_some(ends));
+            if before.is_some() && before == quiet_at {
+                return Ok(());
+            }
+            Err(format!("a lag of {lag}, {unpublished} events unpublished, {ends} records"))
         })
         .await;
     }
