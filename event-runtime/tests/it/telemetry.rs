@@ -1,12 +1,12 @@
 //! Traces, against a collector that keeps what it is sent.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
-use event_runtime::telemetry::{LogOptions, dispatch, trace};
+use event_runtime::telemetry::{LogOptions, Telemetry, dispatch, trace};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{KeyValue, any_value::Value},
@@ -16,7 +16,7 @@ use prost::Message;
 use serde_json::json;
 use shared_events::Event;
 use test_support::records;
-use tracing::info_span;
+use tracing::{info_span, subscriber::NoSubscriber};
 
 use crate::service::scene::{Pong, SERVICE, Scene, ready};
 
@@ -67,6 +67,17 @@ fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
     }
 }
 
+/// A subscriber for this thread, which alone of all threads of the tests has one.
+///
+/// While a process has one dispatcher only, tracing asks the thread that comes to a span first whether anybody wants it,
+/// and remembers the answer for all (`Dispatchers::rebuilder` of tracing-core 0.1): a test without telemetry would answer
+/// no. So there are two more, for good.
+fn of_this_thread(endpoint: &str) -> (tracing::Dispatch, Telemetry) {
+    static OTHERS: OnceLock<[tracing::Dispatch; 2]> = OnceLock::new();
+    OTHERS.get_or_init(|| [(); 2].map(|()| tracing::Dispatch::new(NoSubscriber::new())));
+    dispatch(&options(endpoint)).unwrap()
+}
+
 fn options(endpoint: &str) -> LogOptions {
     LogOptions { otlp_endpoint: Some(endpoint.to_owned()), service: "local-stack", ..LogOptions::default() }
         .default_filter("off")
@@ -75,7 +86,7 @@ fn options(endpoint: &str) -> LogOptions {
 #[tokio::test]
 async fn spans_reach_the_collector_under_the_name_of_their_service() {
     let (collector, url) = Collector::start().await;
-    let (dispatch, telemetry) = dispatch(&options(&format!("{url}/"))).unwrap();
+    let (dispatch, telemetry) = of_this_thread(&format!("{url}/"));
     tracing::dispatcher::with_default(&dispatch, || {
         let charge = info_span!("charge", service = "payment-service", otel.kind = "client", order = "o-1");
         trace::set_parent(&charge, Some(PARENT), None);
@@ -108,7 +119,7 @@ async fn spans_reach_the_collector_under_the_name_of_their_service() {
 #[tokio::test]
 async fn one_trace_runs_from_a_request_through_the_outbox_and_a_topic_to_the_next_event() {
     let (collector, url) = Collector::start().await;
-    let (dispatch, telemetry) = dispatch(&options(&url)).unwrap();
+    let (dispatch, telemetry) = of_this_thread(&url);
     // One thread, so that the default of this thread is everybody's.
     let _default = tracing::dispatcher::set_default(&dispatch);
     let scene = Scene::new();
@@ -141,7 +152,7 @@ async fn one_trace_runs_from_a_request_through_the_outbox_and_a_topic_to_the_nex
 #[tokio::test]
 async fn a_collector_that_is_away_does_not_hold_up_the_end() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (dispatch, telemetry) = dispatch(&options(&format!("http://{nobody}"))).unwrap();
+    let (dispatch, telemetry) = of_this_thread(&format!("http://{nobody}"));
     tracing::dispatcher::with_default(&dispatch, || info_span!("charge").in_scope(|| {}));
     let began = Instant::now();
     telemetry.shutdown().await;
