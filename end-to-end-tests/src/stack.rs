@@ -271,12 +271,16 @@ impl Stack {
     pub async fn under_way(&self) -> anyhow::Result<(usize, u64)> {
         let pending = format!("{}/orders?state=pending&limit=100", self.url("order-service"));
         let pending: Value = self.get(&pending).await?;
+        Ok((pending["orders"].as_array().map_or(0, Vec::len), self.unpublished().await?))
+    }
+
+    async fn unpublished(&self) -> anyhow::Result<u64> {
         let mut unpublished = 0;
         for service in SERVICES {
             let desk: Value = self.get(&format!("{}/inspect/-", self.url(service))).await?;
             unpublished += desk["outbox"]["rows"].as_u64().context("/inspect says nothing of the outbox")?;
         }
-        Ok((pending["orders"].as_array().map_or(0, Vec::len), unpublished))
+        Ok(unpublished)
     }
 
     /// Waits until every record of every topic is handled, and so is what handling them said.
@@ -287,8 +291,8 @@ impl Stack {
         // What handling the last record said was in an outbox by then. No outbox holds anything, and no record came since.
         let mut quiet_at = None;
         eventually(patience, "rest", async || {
-            let ((lag, ends), (_, unpublished)) = match (self.lag_and_ends().await, self.under_way().await) {
-                (Ok(lag), Ok(under_way)) => (lag, under_way),
+            let ((lag, ends), unpublished) = match (self.lag_and_ends().await, self.unpublished().await) {
+                (Ok(lag), Ok(unpublished)) => (lag, unpublished),
                 (Err(error), _) | (_, Err(error)) => return Err(format!("{error:#}")),
             };
             let before = std::mem::replace(&mut quiet_at, (lag == 0 && unpublished == 0).then_some(ends));

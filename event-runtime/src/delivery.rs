@@ -1,7 +1,7 @@
 //! A record on its way to a handler.
 
 use jiff::Timestamp;
-use shared_events::Envelope;
+use shared_events::{Envelope, EnvelopeError};
 
 /// Where a record stands in Kafka.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +47,14 @@ impl Record {
     /// The value of the last header called `name`.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().rev().find(|(known, _)| known == name).and_then(|(_, value)| value.as_deref())
+    }
+
+    /// The envelope in its headers.
+    ///
+    /// # Errors
+    /// When they are not those of an event.
+    pub fn envelope(&self) -> Result<Envelope, EnvelopeError> {
+        Envelope::from_headers(self.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())))
     }
 }
 

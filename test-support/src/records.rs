@@ -80,8 +80,7 @@ pub async fn read_events<E: Event>(kafka: &KafkaConfig, count: usize, deadline: 
 
 /// The envelope and the event of a record.
 pub fn decode<E: Event>(record: &Record) -> (Envelope, E) {
-    let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
-    let envelope = Envelope::from_headers(headers).unwrap_or_else(|error| panic!("{}: {error}", record.origin));
+    let envelope = record.envelope().unwrap_or_else(|error| panic!("{}: {error}", record.origin));
     let value = record.value.as_deref().unwrap_or_else(|| panic!("{} is a tombstone", record.origin));
     let event = serde_json::from_slice(value).unwrap_or_else(|error| panic!("{}: {error}", record.origin));
     (envelope, event)

@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use shared_events::{Envelope, header};
+use shared_events::header;
 
 use super::{Output, Paint, output::one_line};
 use crate::{
@@ -145,14 +145,12 @@ impl<'a> EventLine<'a> {
             .headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_deref().map(|value| dead_letter::header_text(name, value))));
-        let envelope =
-            Envelope::from_headers(record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())));
         let dead_letter = record.origin.topic.ends_with(".dlt").then(|| DeadLetter {
             group: text(dead_letter::header::ORIGINAL_CONSUMER_GROUP),
             error: text(dead_letter::header::EXCEPTION_MESSAGE),
         });
         EventLine {
-            time: record.timestamp.or_else(|| envelope.ok().map(|envelope| envelope.time)),
+            time: record.timestamp.or_else(|| record.envelope().ok().map(|envelope| envelope.time)),
             topic: &record.origin.topic,
             partition: record.origin.partition,
             offset: record.origin.offset,

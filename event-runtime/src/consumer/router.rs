@@ -72,8 +72,7 @@ impl Router {
         if record.header(header::TARGET_GROUP).is_some_and(|target| target != self.group.as_bytes()) {
             return Route::Skip { record, why: "it was replayed for another group" };
         }
-        let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
-        let envelope = match Envelope::from_headers(headers) {
+        let envelope = match record.envelope() {
             Ok(envelope) => envelope,
             Err(error) => return undecodable(record, error.to_string()),
         };

@@ -16,7 +16,7 @@ use event_runtime::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
-use shared_events::{Envelope, OrderId, topics};
+use shared_events::{OrderId, topics};
 
 use super::facts::{Charge, EventRecord, Facts, Letter, Mail};
 use crate::lag;
@@ -143,8 +143,7 @@ pub fn topics(kafka: &KafkaConfig, facts: &mut Facts) -> anyhow::Result<()> {
 }
 
 fn note(record: &Record, facts: &mut Facts) {
-    let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
-    let envelope = Envelope::from_headers(headers).ok();
+    let envelope = record.envelope().ok();
     let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()?.parse::<OrderId>().ok());
     if record.origin.topic.ends_with(".dlt") {
         let letter = DeadLetter::read(record);

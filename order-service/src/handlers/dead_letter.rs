@@ -3,7 +3,7 @@ use event_runtime::{
     telemetry::trace::trace_id,
 };
 use jiff::Timestamp;
-use shared_events::{Envelope, EventId, OrderId, topics};
+use shared_events::{EventId, OrderId, topics};
 use uuid::Uuid;
 
 use crate::store::{self, Entry};
@@ -39,8 +39,7 @@ impl RawHandler for NoteDeadLetter {
 fn line(record: &Record) -> Option<(OrderId, Entry)> {
     let order_id: OrderId = std::str::from_utf8(record.key.as_deref()?).ok()?.parse().ok()?;
     let letter = DeadLetter::read(record)?;
-    let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
-    let envelope = Envelope::from_headers(headers).ok();
+    let envelope = record.envelope().ok();
     let what = envelope.as_ref().map_or("a record that is no event", |envelope| envelope.event_type.as_str());
     let attempts = if letter.attempts == 1 { "attempt" } else { "attempts" };
     let detail = format!("{what} at {}, after {} {attempts}: {}", letter.original, letter.attempts, letter.error);

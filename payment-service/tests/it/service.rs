@@ -78,8 +78,7 @@ async fn every_order_gets_its_answer() {
     let answers: BTreeMap<_, _> = records
         .iter()
         .map(|record| {
-            let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
-            let envelope = Envelope::from_headers(headers).unwrap();
+            let envelope = record.envelope().unwrap();
             assert_eq!(envelope.source, "payment-service");
             assert!(envelope.causation_id.is_some() && envelope.correlation_id.is_some());
             let order = String::from_utf8(record.key.clone().unwrap()).unwrap();

@@ -8,7 +8,6 @@ use event_runtime::{
     reader::{Position, collect},
 };
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
-use shared_events::Envelope;
 use test_support::records::publish_raw;
 use uuid::Uuid;
 
@@ -33,9 +32,7 @@ impl Noise {
         let topic = *TOPICS.choose(random).expect("there are topics");
         let last = Position::Last(random.random_range(1..6));
         for record in self.records(topic, last).await {
-            if Envelope::from_headers(record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())))
-                .is_err()
-            {
+            if record.envelope().is_err() {
                 continue;
             }
             let headers: Vec<(&str, &[u8])> =
