@@ -1,4 +1,4 @@
-//! Faults on demand: away, slow, limited. They can be changed while the gateway runs.
+//! Faults on demand: away, slow, limited, failing. They can be changed while the gateway runs.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -27,7 +27,7 @@ pub enum Mode {
 }
 
 /// The faults as `PUT /faults` sets them. What is left out is as it was at the start; 0 is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Setting {
     /// Whether it answers.
@@ -38,6 +38,46 @@ pub struct Setting {
     /// Charges and refunds a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_rps: Option<u32>,
+    /// Which share of charges and refunds fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure_rate: Option<Rate>,
+}
+
+/// A share, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Rate(f64);
+
+impl TryFrom<f64> for Rate {
+    type Error = &'static str;
+
+    fn try_from(share: f64) -> Result<Rate, Self::Error> {
+        if (0.0..=1.0).contains(&share) { Ok(Rate(share)) } else { Err("a failure rate is from 0 to 1") }
+    }
+}
+
+impl From<Rate> for f64 {
+    fn from(rate: Rate) -> f64 {
+        rate.0
+    }
+}
+
+/// How a charge or refund that was let in goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// How long it is to take.
+    pub delay: Duration,
+    /// Whether it is to fail.
+    pub failure: Option<Failure>,
+}
+
+/// How a request fails, with the same answer: the caller cannot tell which it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Nothing was done.
+    Before,
+    /// It was carried out, and the answer is lost.
+    After,
 }
 
 /// Why a request is not let in.
@@ -58,12 +98,13 @@ pub struct Faults {
 struct Now {
     setting: Setting,
     bucket: Option<Bucket>,
+    failures: Option<Failures>,
 }
 
 impl Faults {
     pub fn new(config: &Config) -> Faults {
         let delay_ms = config.delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
-        let at_start = Setting { mode: Mode::Up, delay_ms, max_rps: config.max_rps };
+        let at_start = Setting { delay_ms, max_rps: config.max_rps, ..Setting::default() };
         Faults { at_start, now: Mutex::new(Now::with(at_start)) }
     }
 
@@ -78,6 +119,7 @@ impl Faults {
             mode: wanted.mode,
             delay_ms: wanted.delay_ms.or(slow).or(self.at_start.delay_ms).filter(|delay| *delay > 0),
             max_rps: wanted.max_rps.or(self.at_start.max_rps).filter(|rate| *rate > 0),
+            failure_rate: wanted.failure_rate.filter(|rate| rate.0 > 0.0),
         };
         *self.lock() = Now::with(setting);
         setting
@@ -87,8 +129,8 @@ impl Faults {
         self.get().mode == Mode::Down
     }
 
-    /// Lets a charge or refund in, and says how long it is to take.
-    pub fn admit(&self) -> Result<Duration, Refusal> {
+    /// Lets a charge or refund in, and says how it goes on.
+    pub fn admit(&self) -> Result<Admission, Refusal> {
         let mut now = self.lock();
         if now.setting.mode == Mode::Down {
             return Err(Refusal::Down);
@@ -96,7 +138,8 @@ impl Faults {
         if let Some(bucket) = &mut now.bucket {
             bucket.take(Instant::now()).map_err(Refusal::Limited)?;
         }
-        Ok(Duration::from_millis(now.setting.delay_ms.unwrap_or(0)))
+        let failure = now.failures.as_mut().and_then(Failures::next);
+        Ok(Admission { delay: Duration::from_millis(now.setting.delay_ms.unwrap_or(0)), failure })
     }
 
     fn lock(&self) -> MutexGuard<'_, Now> {
@@ -107,7 +150,41 @@ impl Faults {
 
 impl Now {
     fn with(setting: Setting) -> Now {
-        Now { setting, bucket: setting.max_rps.map(|rate| Bucket::new(rate, Instant::now())) }
+        Now {
+            setting,
+            bucket: setting.max_rps.map(|rate| Bucket::new(rate, Instant::now())),
+            failures: setting.failure_rate.map(Failures::new),
+        }
+    }
+}
+
+/// Spreads failures evenly over the requests, the first among them: what was seen once is seen again, and up to a rate of
+/// 0.75 a caller gets through with its fourth attempt. By turns after and before the request was carried out.
+struct Failures {
+    rate: f64,
+    /// Grows by the rate with every request; at 1 one fails.
+    owed: f64,
+    last: Failure,
+}
+
+impl Failures {
+    fn new(rate: Rate) -> Failures {
+        Failures { rate: rate.0, owed: 1.0 - rate.0, last: Failure::Before }
+    }
+
+    fn next(&mut self) -> Option<Failure> {
+        // Ten tenths are a little less than 1.
+        const ROUNDING: f64 = 1e-9;
+        self.owed += self.rate;
+        if self.owed < 1.0 - ROUNDING {
+            return None;
+        }
+        self.owed -= 1.0;
+        self.last = match self.last {
+            Failure::Before => Failure::After,
+            Failure::After => Failure::Before,
+        };
+        Some(self.last)
     }
 }
 
@@ -180,10 +257,25 @@ mod tests {
     fn slow_without_a_delay_takes_seconds() {
         let faults = Faults::new(&Config::default());
         faults.set(Setting { mode: Mode::Slow, ..Setting::default() });
-        assert_eq!(faults.admit(), Ok(SLOW));
+        assert_eq!(faults.admit().map(|admission| admission.delay), Ok(SLOW));
         faults.set(Setting { mode: Mode::Slow, delay_ms: Some(20), ..Setting::default() });
-        assert_eq!(faults.admit(), Ok(Duration::from_millis(20)));
+        assert_eq!(faults.admit().map(|admission| admission.delay), Ok(Duration::from_millis(20)));
         faults.set(Setting::default());
-        assert_eq!(faults.admit(), Ok(Duration::ZERO));
+        assert_eq!(faults.admit(), Ok(Admission { delay: Duration::ZERO, failure: None }));
+    }
+
+    #[test]
+    fn a_failure_rate_is_kept_and_failures_are_spread_evenly() {
+        for (rate, most_in_a_row) in [(0.0, 0), (0.1, 1), (0.3, 1), (0.5, 1), (0.75, 3), (1.0, 1000)] {
+            let faults = Faults::new(&Config::default());
+            faults.set(Setting { failure_rate: Some(Rate(rate)), ..Setting::default() });
+            let failures: Vec<_> = (0..1000).map(|_| faults.admit().unwrap().failure).collect();
+            let failed: Vec<_> = failures.iter().flatten().collect();
+            assert!(failed.len().abs_diff((rate * 1000.0) as usize) <= 1, "{} of 1000 at {rate}", failed.len());
+            let in_a_row = failures.split(Option::is_none).map(<[_]>::len).max();
+            assert_eq!(in_a_row, Some(most_in_a_row), "at {rate}");
+            let after = failed.iter().filter(|failure| ***failure == Failure::After).count();
+            assert!(after.abs_diff(failed.len() - after) <= 1, "{after} of {} were carried out", failed.len());
+        }
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tracing::Instrument;
 
 use crate::{
-    faults::{Faults, Mode, Refusal, Setting},
+    faults::{Admission, Failure, Faults, Mode, Refusal, Setting},
     ledger::{Charge, ChargeRequest, Ledger, LedgerError},
     problem::Problem,
     token::{Behaviour, FLAKY_FAILURES, behaviour},
@@ -64,25 +64,39 @@ async fn create_charge(
     headers: HeaderMap,
     body: Result<Json<ChargeRequest>, JsonRejection>,
 ) -> Result<Json<Charge>, Problem> {
-    let delay = state.admit()?;
+    let Admission { delay, failure } = state.admit()?;
     let key = idempotency_key(&headers)?;
     let Json(request) = body.map_err(|rejection| malformed(rejection.status(), rejection.body_text()))?;
     check(&request)?;
     // In a task of its own, which goes on when the caller hangs up: a late charge is a charge.
-    let work = tokio::spawn(async move { state.charge(&key, &request, delay).await }.in_current_span());
+    let charge = async move { failing(failure, state.charge(&key, &request, delay)).await };
+    let work = tokio::spawn(charge.in_current_span());
     work.await.unwrap_or_else(|error| Err(internal(&error.to_string())))
 }
 
 async fn refund_charge(State(state): State<Charging>, Path(id): Path<String>) -> Result<Json<Charge>, Problem> {
-    let delay = state.admit()?;
+    let Admission { delay, failure } = state.admit()?;
     let refund = async move {
         state.sleep(delay).await?;
         let charge = state.shared.ledger.refund(&id, Timestamp::now())?;
         tracing::info!(key = %charge.idempotency_key, amount = %charge.amount, charge = %charge.id, "refunded");
         Ok(Json(charge))
     };
-    let work = tokio::spawn(refund.in_current_span());
+    let work = tokio::spawn(failing(failure, refund).in_current_span());
     work.await.unwrap_or_else(|error| Err(internal(&error.to_string())))
+}
+
+/// Does `work`, unless it is to fail; where it fails afterwards, its answer is lost.
+async fn failing<T>(failure: Option<Failure>, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    let carried_out = failure != Some(Failure::Before);
+    let answer = if carried_out { Some(work.await) } else { None };
+    match (failure, answer) {
+        (None, Some(answer)) => answer,
+        _ => {
+            tracing::info!(carried_out, "failed on purpose (failureRate)");
+            Err(internal("the card network did not answer"))
+        }
+    }
 }
 
 /// A misspelt name must not answer with the whole ledger.
@@ -119,7 +133,8 @@ async fn put_faults(
         Mode::Down => "down",
         Mode::Slow => "slow",
     };
-    tracing::info!(mode, delay_ms = setting.delay_ms, max_rps = setting.max_rps, "faults set");
+    let failure_rate = setting.failure_rate.map(f64::from);
+    tracing::info!(mode, delay_ms = setting.delay_ms, max_rps = setting.max_rps, failure_rate, "faults set");
     Ok(Json(setting))
 }
 
@@ -131,7 +146,7 @@ async fn health(State(state): State<Charging>) -> Response {
 }
 
 impl Charging {
-    fn admit(&self) -> Result<Duration, Problem> {
+    fn admit(&self) -> Result<Admission, Problem> {
         self.shared.faults.admit().map_err(|refusal| match refusal {
             Refusal::Down => down(),
             Refusal::Limited(wait) => {

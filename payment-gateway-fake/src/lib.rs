@@ -10,7 +10,7 @@
 //! | `GET /charges?idempotencyKey=K` | array with the charge made under this key, or empty |
 //! | `GET /charges` | the whole ledger; answers whatever fault is set, since it is the auditor's view |
 //! | `POST /charges/{id}/refunds` | 200 with the refunded charge, however often it is asked |
-//! | `GET /faults`, `PUT /faults` | the faults; `{"mode":"up"\|"down"\|"slow","delayMs":500,"maxRps":50}` |
+//! | `GET /faults`, `PUT /faults` | the faults; `{"mode":"up"\|"down"\|"slow","delayMs":500,"maxRps":50,"failureRate":0.3}` |
 //! | `GET /health` | 200 unless it is down |
 //!
 //! | token | what happens |
@@ -22,7 +22,8 @@
 //! | any other | declined with 402 `invalid_token` |
 //!
 //! A slow gateway charges *late*: the delay comes before the ledger is written, and the charge is made even if the
-//! caller has hung up by then. Look-ups are never slow.
+//! caller has hung up by then. Look-ups are never slow. `failureRate` is the share of charges and refunds that get a 500,
+//! spread evenly; every other one of them has been carried out all the same.
 
 mod config;
 mod faults;

@@ -61,9 +61,34 @@ async fn a_configured_delay_holds_for_charges_only() {
 }
 
 #[tokio::test]
+async fn a_failing_gateway_has_acted_on_every_other_request_it_failed() {
+    let gateway = start(config()).await;
+    assert_eq!(gateway.faults(json!({"failureRate": 0.5})).await.1, json!({"mode": "up", "failureRate": 0.5}));
+    let mut statuses = Vec::new();
+    for number in 0..8 {
+        statuses.push(gateway.charge(&format!("order-{number}"), 100, "tok_visa").await.0);
+    }
+    assert_eq!(statuses, [500, 200, 500, 200, 500, 200, 500, 200]);
+    let ledger = gateway.ledger().await;
+    let keys: Vec<_> = ledger.iter().map(|charge| charge["idempotencyKey"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["order-0", "order-1", "order-3", "order-4", "order-5", "order-7"]);
+
+    let id = ledger[0]["id"].as_str().unwrap();
+    assert_eq!(gateway.refund(id).await.0, 500, "refunds fail too");
+    assert_eq!(gateway.get("/charges?idempotencyKey=order-0").await.1[0]["status"], "refunded", "and have acted");
+    gateway.faults(json!({"mode": "up"})).await;
+    assert_eq!(gateway.charge("order-2", 100, "tok_visa").await.0, 200);
+}
+
+#[tokio::test]
 async fn a_misspelt_fault_is_refused() {
     let gateway = start(config()).await;
-    for bad in [json!({"mode": "broken"}), json!({"delay": 5}), json!({"mode": "up", "maxRps": -1})] {
+    for bad in [
+        json!({"mode": "broken"}),
+        json!({"delay": 5}),
+        json!({"mode": "up", "maxRps": -1}),
+        json!({"failureRate": 1.5}),
+    ] {
         assert_eq!(gateway.faults(bad.clone()).await.0, 422, "{bad}");
     }
     assert_eq!(gateway.get("/faults").await.1, json!({"mode": "up"}));
