@@ -1,10 +1,11 @@
 //! The operator's command line: what is on the topics, how far each consumer group is, why an order is stuck, and the way
 //! back for dead letters.
 //!
-//! It looks and does not touch, but for `topics apply`, and the verbs of `dlt` and `replay-offsets` with `--execute`; no
-//! consumer's group is ever joined. Services are asked over HTTP, Kafka directly; no service's database is ever opened.
+//! It looks and does not touch, but for `topics apply`, and the verbs of `dlt`, `replay-offsets` and `chaos` with
+//! `--execute`; no consumer's group is ever joined. Services are asked over HTTP, Kafka directly; no service's database is ever opened.
 
 mod age;
+pub mod chaos;
 mod dlt;
 mod explain;
 pub mod lag;
@@ -50,6 +51,11 @@ enum Command {
     Dlt(dlt::DltCommand),
     /// Check that every order ended once, was charged, mailed and served as it ended, and that nothing was lost
     Verify(verify::VerifyArgs),
+    /// Break a test or demo stack on purpose, to see that it bears it
+    ///
+    /// Prints the plan, and acts only with --execute, and only where the fake payment gateway answers.
+    #[command(subcommand)]
+    Chaos(chaos::ChaosCommand),
     /// Print shell completions
     Completions {
         /// For which shell
@@ -67,6 +73,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Dlt(command) => block_on(dlt::run(command)),
         Command::Verify(args) => block_on(verify::run(args)),
+        Command::Chaos(command) => block_on(chaos::run(command)),
         Command::Completions { shell } => completions(shell),
     })
 }

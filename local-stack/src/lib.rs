@@ -2,8 +2,9 @@
 //! gateway fake, a folder that mails are written to, and the services exactly as they run in production.
 //!
 //! Reading order: [`Folder`] (what is on disk), [`Stack`] (what runs), [`samples`] (the orders placed at the start),
-//! [`guide`] (what is printed about it), [`run`] (all of it).
+//! [`chaos`] (what is broken on purpose meanwhile), [`guide`] (what is printed about it), [`run`] (all of it).
 
+pub mod chaos;
 mod folder;
 pub mod guide;
 mod run;

@@ -4,12 +4,22 @@ use std::{path::PathBuf, pin::pin, time::Duration};
 
 use clap::Parser;
 use event_runtime::{
-    config::TelemetryConfig,
+    cli::{Format, Output, Paint},
+    config::{KafkaConfig, TelemetryConfig},
     shutdown,
     telemetry::{self, LogOptions},
 };
 
-use crate::{Addresses, Folder, Stack, StackOptions, guide, samples};
+use crate::{
+    Addresses, Folder, Stack, StackOptions,
+    chaos::{self, Chaos, Faults},
+    guide, samples,
+};
+
+/// How long a sample order may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// With what is repeated until it gets through.
+const PATIENCE_WITH_CHAOS: Duration = Duration::from_secs(60);
 
 /// Runs the whole order system in this process: embedded Kafka broker, SQLite, payment gateway fake, all services.
 #[derive(Parser)]
@@ -26,6 +36,10 @@ pub struct Arguments {
     /// Where databases, mails and the address file are kept; emptied at every start
     #[arg(long, default_value = ".local-stack", value_name = "FOLDER")]
     dir: PathBuf,
+
+    /// Break things on purpose, such as duplicates,gateway-failures=0.3 (--help has the list)
+    #[arg(long, value_name = "FAULT[=VALUE],…", long_help = chaos::HELP)]
+    chaos: Option<Faults>,
 
     #[command(flatten)]
     telemetry: TelemetryConfig,
@@ -46,26 +60,66 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         stack = Stack::start(&folder, &options) => stack?,
         () = &mut signal => return Ok(()),
     };
-    let addresses = stack.addresses().clone();
+    let chaos = match &arguments.chaos {
+        Some(faults) => Some(begin(faults, &stack).await?),
+        None => None,
+    };
+    let playing = Playing {
+        addresses: stack.addresses().clone(),
+        kafka: stack.broker().config(),
+        folder: &folder,
+        chaos: chaos.as_ref(),
+        exit: arguments.exit,
+    };
     let shown = tokio::select! {
-        shown = show(&addresses, &folder, arguments.exit) => shown,
+        shown = playing.show() => shown,
         () = &mut signal => Ok(()),
         error = stack.failed() => Err(error),
     };
+    // Before the services: they want to say goodbye to brokers that answer.
+    let mended = match chaos {
+        Some(chaos) => chaos.stop().await,
+        None => Ok(()),
+    };
     let stopped = stack.stop().await;
     telemetry.shutdown().await;
-    shown.and(stopped)
+    shown.and(mended).and(stopped)
 }
 
-/// The sample orders; then what to type next, for as long as the stack is to stay.
-async fn show(addresses: &Addresses, folder: &Folder, exit: bool) -> anyhow::Result<()> {
-    for sample in samples::SAMPLES {
-        let order = samples::play(addresses.url("order-service"), sample, Duration::from_secs(20)).await?;
-        guide::print(&guide::order(sample, &order))?;
+/// Begins with chaos, and says so.
+async fn begin(faults: &Faults, stack: &Stack) -> anyhow::Result<Chaos> {
+    let output = Output::new(Format::Table);
+    output.note_painted(Some(Paint::Bad), "\nCHAOS: this stack is broken on purpose. For tests and demos only");
+    for fault in &faults.0 {
+        output.note_painted(Some(Paint::Bad), format_args!("  {:<17} {fault}", fault.name()));
     }
-    if !exit {
-        guide::print(&guide::next_steps(addresses, folder))?;
-        std::future::pending::<()>().await;
+    Chaos::begin(faults, stack).await
+}
+
+/// What is shown of a stack that runs.
+struct Playing<'a> {
+    addresses: Addresses,
+    kafka: KafkaConfig,
+    folder: &'a Folder,
+    chaos: Option<&'a Chaos>,
+    exit: bool,
+}
+
+impl Playing<'_> {
+    /// The sample orders, and what chaos did to them; then what to type next, for as long as the stack is to stay.
+    async fn show(&self) -> anyhow::Result<()> {
+        let patience = if self.chaos.is_some() { PATIENCE_WITH_CHAOS } else { PATIENCE };
+        for sample in samples::SAMPLES {
+            let order = samples::play(self.addresses.url("order-service"), sample, patience).await?;
+            guide::print(&guide::order(sample, &order))?;
+        }
+        if let Some(chaos) = self.chaos {
+            guide::print(&chaos.report(&self.addresses, &self.kafka).await?)?;
+        }
+        if !self.exit {
+            guide::print(&guide::next_steps(&self.addresses, self.folder))?;
+            std::future::pending::<()>().await;
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Starts broker, gateway and services in this process, and ends them in reverse.
 
-use std::{ffi::OsString, future::Future, path::Path};
+use std::{ffi::OsString, future::Future, path::Path, sync::Arc};
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Parser};
@@ -42,7 +42,7 @@ pub struct Stack {
     shutdown: CancellationToken,
     running: JoinSet<anyhow::Result<()>>,
     // Outlives the services: a broker that went first would keep them from saying goodbye.
-    broker: EmbeddedBroker,
+    broker: Arc<EmbeddedBroker>,
 }
 
 impl Stack {
@@ -57,7 +57,7 @@ impl Stack {
             addresses: Addresses { kafka: broker.addresses(), services: Vec::new() },
             shutdown: CancellationToken::new(),
             running: JoinSet::new(),
-            broker,
+            broker: Arc::new(broker),
         };
 
         let gateway = payment_gateway_fake::bind(config([
@@ -93,6 +93,11 @@ impl Stack {
     /// Where everything listens.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// The broker, to inject faults.
+    pub fn broker(&self) -> &Arc<EmbeddedBroker> {
+        &self.broker
     }
 
     /// Resolves when a service ends although nobody told it to.

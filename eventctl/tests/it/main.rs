@@ -1,6 +1,7 @@
 //! The command line from outside: the real binary against an embedded broker and stubs of the services.
 #![expect(clippy::unwrap_used, reason = "a test ends where an unwrap fails")]
 
+mod breaking;
 mod explaining;
 mod lagging;
 mod moving;
