@@ -15,6 +15,9 @@ use shared_events::EventId;
 
 use crate::{Database, Tx};
 
+/// How many rows are removed in one transaction.
+const BATCH: usize = 1000;
+
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -73,6 +76,33 @@ pub async fn record(
     Ok(done.rows_affected() == 1)
 }
 
+/// Forgets these events of `group`, so that they are handled when they are read again, a few at a time so that no handler
+/// waits long. Returns how many it had remembered.
+///
+/// # Errors
+/// When the database fails; what was forgotten so far stays forgotten.
+pub async fn forget(
+    database: &Database,
+    group: &str,
+    events: impl IntoIterator<Item = &EventId>,
+) -> Result<u64, sqlx::Error> {
+    let mut events = events.into_iter().peekable();
+    let mut forgotten = 0;
+    while events.peek().is_some() {
+        let mut tx = database.begin().await?;
+        for event in events.by_ref().take(BATCH) {
+            let done = sqlx::query("DELETE FROM inbox WHERE consumer_group = $1 AND event_id = $2")
+                .bind(group)
+                .bind(event.to_string())
+                .execute(tx.conn())
+                .await?;
+            forgotten += done.rows_affected();
+        }
+        tx.commit().await?;
+    }
+    Ok(forgotten)
+}
+
 /// For how long an event is remembered whose topic keeps records for `retention`: twice that, because retention is the
 /// least a broker keeps and not the most.
 pub fn kept_for(retention: Duration) -> SignedDuration {
@@ -84,7 +114,6 @@ pub fn kept_for(retention: Duration) -> SignedDuration {
 /// # Errors
 /// When the database fails; what was removed so far stays removed.
 pub async fn clean(database: &Database, before: Timestamp) -> Result<u64, sqlx::Error> {
-    const BATCH: i64 = 1000;
     let mut removed = 0;
     loop {
         let mut tx = database.begin().await?;
@@ -93,13 +122,13 @@ pub async fn clean(database: &Database, before: Timestamp) -> Result<u64, sqlx::
              (SELECT consumer_group, event_id FROM inbox WHERE handled_at < $1 LIMIT $2)",
         )
         .bind(before.as_microsecond())
-        .bind(BATCH)
+        .bind(BATCH as i64)
         .execute(tx.conn())
         .await?
         .rows_affected();
         tx.commit().await?;
         removed += done;
-        if done < BATCH.unsigned_abs() {
+        if done < BATCH as u64 {
             return Ok(removed);
         }
     }

@@ -2,7 +2,8 @@
 //! back for dead letters.
 //!
 //! It looks and does not touch, but for `topics apply`, and the verbs of `dlt`, `replay-offsets` and `chaos` with
-//! `--execute`; no consumer's group is ever joined. Services are asked over HTTP, Kafka directly; no service's database is ever opened.
+//! `--execute`; no consumer's group is ever joined. Services are asked over HTTP, Kafka directly; no service's database is
+//! ever opened but the one that `replay-offsets --reprocess` is told of.
 
 mod age;
 pub mod chaos;
@@ -69,7 +70,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Topics(command) => block_on(topics::run(command)),
         Command::Tail(args) => tail::run(&args),
         Command::Lag(args) => lag::run(&args),
-        Command::ReplayOffsets(args) => replay_offsets::run(&args),
+        Command::ReplayOffsets(args) => block_on(replay_offsets::run(args)),
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Dlt(command) => block_on(dlt::run(command)),
         Command::Verify(args) => block_on(verify::run(args)),

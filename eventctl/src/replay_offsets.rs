@@ -5,13 +5,19 @@
 //! members), but the broker itself knows: it refuses a commit from outside while the group has members, in the same step
 //! in which it would take it.
 
-use std::collections::BTreeMap;
+mod reprocess;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use anyhow::{Context, bail};
 use event_runtime::{
     Clock,
     cli::{Format, KafkaArgs, Output, Paint, exit},
-    config::KafkaConfig,
+    config::{KafkaConfig, redact_url},
+    inbox,
     reader::{Brokers, Committed, Position},
 };
 use serde::Serialize;
@@ -20,7 +26,7 @@ use shared_events::Group;
 
 use crate::lag;
 
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 pub struct ReplayOffsetsArgs {
     /// Which group, such as email-service
     #[arg(value_name = "GROUP", value_parser = lag::parse_group)]
@@ -34,12 +40,31 @@ pub struct ReplayOffsetsArgs {
     #[arg(long, value_name = "TOPIC")]
     topic: Vec<String>,
 
+    /// Have what is read again handled again, also where it was handled before: its inbox rows go
+    #[arg(long, requires = "database_url")]
+    reprocess: bool,
+
+    /// With --reprocess: where the group's service keeps its data: postgres://… or sqlite:…
+    // The environment's value may hold a password, which `--help` would print.
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    database_url: Option<String>,
+
     /// Do it
     #[arg(long)]
     execute: bool,
 
     #[command(flatten)]
     kafka: KafkaArgs,
+}
+
+impl fmt::Debug for ReplayOffsetsArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let database = self.database_url.as_deref().map(redact_url);
+        f.debug_struct("ReplayOffsetsArgs")
+            .field("group", &self.group)
+            .field("database_url", &database)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where the group stands in a partition, and where it is to stand.
@@ -56,16 +81,31 @@ struct Move {
     left_out: i64,
 }
 
-pub fn run(args: &ReplayOffsetsArgs) -> anyhow::Result<u8> {
+pub async fn run(args: ReplayOffsetsArgs) -> anyhow::Result<u8> {
     let (output, kafka) = args.kafka.start();
-    let moves = plan(&kafka, args)?;
-    show(&output, args, &moves)?;
+    let moves = plan(&kafka, &args)?;
+    let database = match &args.database_url {
+        Some(url) if args.reprocess => Some(reprocess::open(url, args.group).await?),
+        _ => None,
+    };
+    let events = if database.is_some() { reprocess::events(&kafka, &moves)? } else { BTreeSet::new() };
+    show(&output, &args, &moves)?;
     let sum = |count: fn(&Move) -> i64| moves.iter().map(count).sum::<i64>();
     let (again, left_out) = (sum(|step| step.again), sum(|step| step.left_out));
-    if again > 0 {
+    if again > 0 && database.is_some() {
+        output.note_painted(
+            Some(Paint::Bad),
+            format_args!(
+                "{again} records are read again, and their {} events are handled again, also those that {} has handled: \
+                 what its handlers do beyond their own database, such as sending mails, happens again",
+                events.len(),
+                args.group.name
+            ),
+        );
+    } else if again > 0 {
         output.note(format_args!(
             "{again} records are read again; those whose events {} has handled are counted as duplicates and have no \
-             effect, since its inbox remembers them",
+             effect, since its inbox remembers them (--reprocess makes it forget)",
             args.group.name
         ));
     }
@@ -77,7 +117,15 @@ pub fn run(args: &ReplayOffsetsArgs) -> anyhow::Result<u8> {
         output.note("this is the plan; --execute does it, once every instance of the service is stopped");
         return Ok(exit::OK);
     }
-    execute(&kafka, args.group, &moves)?;
+    if let Some(database) = database.filter(|_| !events.is_empty()) {
+        // Only a group without members may stand where it stands: a running one could handle a duplicate a second time.
+        move_group(&kafka, args.group, moves.iter().filter_map(|step| Some((step, step.current_offset?))))?;
+        let forgotten = inbox::forget(&database, args.group.name, &events).await;
+        let forgotten = forgotten.context("the inbox still remembers some events; run it again")?;
+        output.note(format_args!("{}'s inbox has forgotten {forgotten} events", args.group.name));
+        database.close().await;
+    }
+    move_group(&kafka, args.group, moves.iter().map(|step| (step, step.new_offset)))?;
     output.note(format_args!("{} stands there now; start it again", args.group.name));
     Ok(exit::OK)
 }
@@ -125,12 +173,10 @@ impl Move {
     }
 }
 
-fn execute(kafka: &KafkaConfig, group: Group, moves: &[Move]) -> anyhow::Result<()> {
-    let offset = |step: &Move| {
-        let committed = Committed { offset: step.new_offset, metadata: String::new() };
-        ((step.topic.clone(), step.partition), committed)
-    };
-    Brokers::new(kafka, Some(group.name))?.commit(&moves.iter().map(offset).collect()).with_context(|| {
+fn move_group<'a>(kafka: &KafkaConfig, group: Group, to: impl Iterator<Item = (&'a Move, i64)>) -> anyhow::Result<()> {
+    let offsets =
+        to.map(|(step, offset)| ((step.topic.clone(), step.partition), Committed { offset, metadata: String::new() }));
+    Brokers::new(kafka, Some(group.name))?.commit(&offsets.collect()).with_context(|| {
         format!(
             "{0} does not move; stop every instance of {0} first, a killed one is a member for 10 s more",
             group.name

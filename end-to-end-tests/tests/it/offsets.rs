@@ -7,10 +7,10 @@ use test_support::eventually;
 use crate::{SOON, stack};
 
 /// Moves email-service's group to the start; true when that worked.
-async fn to_the_start(stack: &Stack) -> bool {
+async fn to_the_start(stack: &Stack, more: &[&str]) -> bool {
     let brokers = stack.servers().kafka().brokers;
     let line = ["eventctl", "replay-offsets", "email-service", "--to", "start", "--execute", "-b", &brokers];
-    let command = eventctl::Cli::parse_from(line);
+    let command = eventctl::Cli::parse_from([&line, more].concat());
     let ended = tokio::task::spawn_blocking(move || eventctl::run(command)).await.unwrap();
     format!("{ended:?}") == format!("{:?}", std::process::ExitCode::SUCCESS)
 }
@@ -31,7 +31,7 @@ async fn moved_only_without_members(mut stack: Stack) {
     stack.at_rest(&id, SOON).await;
     stack.wait_until_handled(SOON).await;
 
-    assert!(!to_the_start(&stack).await, "email-service runs");
+    assert!(!to_the_start(&stack, &[]).await, "email-service runs");
     assert_eq!(stack.lag().await.unwrap(), 0, "it stands where it stood");
 
     if !stack.servers().are_real() {
@@ -42,11 +42,23 @@ async fn moved_only_without_members(mut stack: Stack) {
     eventually(
         SOON,
         "group without members",
-        async || if to_the_start(&stack).await { Ok(()) } else { Err("refused") },
+        async || if to_the_start(&stack, &[]).await { Ok(()) } else { Err("refused") },
     )
     .await;
     assert_eq!(stack.lag().await.unwrap(), 2, "both events of the order wait again");
     stack.launch("email-service").await.unwrap();
     stack.wait_until_handled(SOON).await;
     assert_eq!(stack.smtp().mails().len(), 1, "the inbox remembers");
+
+    stack.stop("email-service").await.unwrap();
+    let database = stack.servers().database_url("email-service").await.unwrap();
+    let reprocess = ["--reprocess", "--database-url", &database];
+    eventually(SOON, "group without members", async || {
+        if to_the_start(&stack, &reprocess).await { Ok(()) } else { Err("refused") }
+    })
+    .await;
+    stack.launch("email-service").await.unwrap();
+    stack.wait_until_handled(SOON).await;
+    assert_eq!(stack.smtp().mails().len(), 2, "the inbox has forgotten");
+    assert_eq!(stack.smtp().copies().len(), 1, "both copies have one Message-ID");
 }
