@@ -97,7 +97,7 @@ pub async fn run(args: ReplayOffsetsArgs) -> anyhow::Result<u8> {
             Some(Paint::Bad),
             format_args!(
                 "{again} records are read again, and their {} events are handled again, also those that {} has handled: \
-                 what its handlers do beyond their own database, such as sending mails, happens again",
+                 its handlers must bear that",
                 events.len(),
                 args.group.name
             ),

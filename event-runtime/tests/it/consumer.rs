@@ -5,7 +5,7 @@ mod failures;
 mod hand_over;
 mod hostile;
 mod progress;
-mod scene;
+pub mod scene;
 
 use std::{sync::atomic::Ordering, time::Duration};
 

@@ -6,7 +6,10 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
-use event_runtime::telemetry::{LogOptions, Telemetry, dispatch, trace};
+use event_runtime::{
+    consumer::dead_letter::DeadLetter,
+    telemetry::{LogOptions, Telemetry, dispatch, trace},
+};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{KeyValue, any_value::Value},
@@ -14,11 +17,14 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 use serde_json::json;
-use shared_events::Event;
+use shared_events::{Envelope, Event};
 use test_support::records;
 use tracing::{info_span, subscriber::NoSubscriber};
 
-use crate::service::scene::{Pong, SERVICE, Scene, ready};
+use crate::{
+    consumer::{self, scene::Note},
+    service::scene::{Pong, SERVICE, Scene, ready},
+};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -147,6 +153,39 @@ async fn one_trace_runs_from_a_request_through_the_outbox_and_a_topic_to_the_nex
     assert_eq!(service, SERVICE);
     assert_eq!((hex(&attempt.trace_id).as_str(), &attempt.parent_span_id), (TRACE, &request.span_id));
     assert!(header.contains(&hex(&attempt.span_id)), "the attempt is the next event's parent");
+}
+
+#[tokio::test]
+async fn one_trace_runs_through_retries_the_dead_letter_and_its_replay() {
+    let (collector, url) = Collector::start().await;
+    let (dispatch, telemetry) = dispatch(&options(&url)).unwrap();
+    let _default = tracing::dispatcher::set_default(&dispatch);
+    let scene = consumer::scene::Scene::new().await;
+    let consumer = scene.start(scene.transactional());
+    let failing = Note::new("a", "fail 99 times");
+    let envelope =
+        Envelope { traceparent: Some(PARENT.to_owned()), ..Envelope::new(&failing, "test", jiff::Timestamp::now()) };
+    scene.publish_with(&failing, &envelope, &[]).await;
+
+    let letters = scene.dead_letters(1).await;
+    assert_eq!(letters[0].header("traceparent"), Some(PARENT.as_bytes()), "an operator finds the trace by its letter");
+    let replay = DeadLetter::read(&letters[0]).unwrap().replay(&letters[0]);
+    let mended = serde_json::to_vec(&Note::new("a", "ok")).unwrap();
+    scene.publish_record("a", Some(mended), replay.headers).await;
+    scene.script.wait_for(1).await;
+    consumer.shutdown(Duration::from_secs(5)).await.unwrap();
+    telemetry.shutdown().await;
+
+    let mut attempts: Vec<Span> =
+        collector.spans().into_iter().map(|(_, span)| span).filter(|span| span.kind() == SpanKind::Consumer).collect();
+    attempts.sort_by_key(|span| span.start_time_unix_nano);
+    let numbers: Vec<_> = attempts.iter().map(|span| text(&span.attributes, "attempt").unwrap()).collect();
+    assert_eq!(numbers, ["1", "2", "3", "3", "1"], "three attempts, the dead letter, the replay");
+    for span in &attempts {
+        assert_eq!((hex(&span.trace_id).as_str(), hex(&span.parent_span_id).as_str()), (TRACE, "00f067aa0ba902b7"));
+    }
+    let failed: Vec<_> = attempts.iter().map(|span| span.status.clone().unwrap_or_default().code == 2).collect();
+    assert_eq!(failed, [false, false, false, true, false], "an error was logged for the dead letter alone");
 }
 
 #[tokio::test]

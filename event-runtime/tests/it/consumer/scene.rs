@@ -330,13 +330,23 @@ impl Scene {
         self.start_counting(builder, ConsumerMetrics::default())
     }
 
+    /// The same as a static member of the group.
+    pub fn start_static(&self, builder: ConsumerBuilder, instance: &str, metrics: ConsumerMetrics) -> Consumer {
+        let kafka = self.kafka.clone().set("group.instance.id", instance);
+        self.start_on(kafka, builder, metrics)
+    }
+
+    /// What `metric` reads.
+    pub fn metrics(&self) -> ConsumerMetrics {
+        self.metrics.clone()
+    }
+
     fn start_counting(&self, builder: ConsumerBuilder, metrics: ConsumerMetrics) -> Consumer {
-        let context = ConsumerContext {
-            kafka: self.kafka.clone(),
-            producer: self.producer.clone(),
-            clock: Clock::system(),
-            metrics,
-        };
+        self.start_on(self.kafka.clone(), builder, metrics)
+    }
+
+    fn start_on(&self, kafka: KafkaConfig, builder: ConsumerBuilder, metrics: ConsumerMetrics) -> Consumer {
+        let context = ConsumerContext { kafka, producer: self.producer.clone(), clock: Clock::system(), metrics };
         builder.start(context).unwrap()
     }
 
