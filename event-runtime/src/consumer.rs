@@ -9,6 +9,8 @@
 //!
 //! - An offset is committed once every record below it is handled or dead-lettered and acknowledged.
 //! - Records of one key run one after the other; others run side by side.
+//! - A record that ends the process is dead-lettered after as many deaths as it has attempts, where the consumer has a
+//!   database to count them in; a consumer of plain handlers alone has none, and begins with such a record again and again.
 //! - On a revoke the partitions' attempts are drained and their offsets committed before the revoke returns.
 //!
 //! What it leaves out: batches, and exactly-once across Kafka transactions; the inbox makes effects happen once.
@@ -19,6 +21,7 @@ mod client;
 mod commands;
 mod committer;
 mod complaints;
+mod custody;
 pub mod dead_letter;
 mod dispatch;
 mod ends;

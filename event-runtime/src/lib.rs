@@ -6,6 +6,7 @@
 //! until it is told to stop.
 #![warn(missing_docs)]
 
+mod assignments;
 pub mod cli;
 mod clock;
 pub mod config;

@@ -22,6 +22,9 @@ pub enum RetryLimit {
     Unlimited,
 }
 
+/// How often a record may end its process whose failures are otherwise retried without end.
+const UNLIMITED_CRASHES: u32 = 10;
+
 impl RetryPolicy {
     /// `retries` retries after the first attempt, then the dead-letter topic.
     pub const fn limited(retries: u32) -> RetryPolicy {
@@ -47,6 +50,15 @@ impl RetryPolicy {
         match self.limit {
             RetryLimit::Limited(retries) => attempt > retries,
             RetryLimit::Unlimited => false,
+        }
+    }
+
+    /// Whether a record is given up that has ended its process `crashes` times: each was an attempt. There is an end to
+    /// retries without a limit, too: everything else would stand still for such a record.
+    pub const fn gives_up_after_crashes(&self, crashes: u32) -> bool {
+        match self.limit {
+            RetryLimit::Limited(_) => self.is_last(crashes),
+            RetryLimit::Unlimited => crashes >= UNLIMITED_CRASHES,
         }
     }
 

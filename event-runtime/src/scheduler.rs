@@ -11,9 +11,11 @@
 //! - While a handler's dependency is away ([`HandlerError::Unavailable`]), its records are held and one at a time
 //!   probes; see [`outage`](self::Verdict::Unavailable).
 //! - A flood of dead letters stops everything for a while; see [`FloodLimits`].
+//! - What may have ended the process runs alone; see [`Legacy`].
 //!
 //! What it leaves out: batches, and order across topics.
 
+mod careful;
 mod flood;
 mod messages;
 mod outage;
@@ -28,17 +30,18 @@ use std::{
     time::Duration,
 };
 
-use self::{
-    flood::FloodGuard,
-    outage::{Dependency, HeldLane},
-    partition::{Assignment, LaneState, Pending, Stage},
-};
 pub use self::{
+    careful::{CrashedError, Legacy},
     flood::{Flood, FloodLimits},
     messages::{
         Extent, Generation, InHand, Lag, Lane, Limits, Offer, Offered, Outcome, Partition, Stall, Start, State, Task,
         Ticket, Verdict,
     },
+};
+use self::{
+    flood::FloodGuard,
+    outage::{Dependency, HeldLane},
+    partition::{Assignment, LaneState, Pending, Stage},
 };
 use crate::{HandlerError, RetryPolicy};
 
@@ -65,12 +68,21 @@ pub struct Scheduler<T> {
     guard: Option<FloodGuard>,
 }
 
+/// What may start next.
+enum Next<T> {
+    Probe(Start<T>),
+    Lane(Partition, Generation, Lane),
+    /// Something that has to run alone: nothing else starts before it, or it would wait for ever.
+    Alone,
+}
+
 #[derive(Debug)]
 struct Running {
     partition: Partition,
     generation: Generation,
     lane: Lane,
     handler: usize,
+    careful: bool,
 }
 
 impl<T: Clone> Scheduler<T> {
@@ -205,38 +217,30 @@ impl<T: Clone> Scheduler<T> {
 
     /// The next attempt to run, if one may start now.
     pub fn start_next(&mut self) -> Option<Start<T>> {
-        if self.running.len() >= self.limits.concurrency || !self.guard_allows(self.running.len()) {
+        if self.running.len() >= self.limits.concurrency || !self.guard_allows(self.running.len()) || self.runs_alone()
+        {
             return None;
         }
         loop {
-            if let Some(start) = self.next_probe() {
-                return Some(start);
-            }
-            if let Some((partition, generation, lane)) = self.next_gap() {
-                match self.start_or_hold(partition, generation, lane) {
-                    Some(start) => return Some(start),
-                    None => continue,
+            let next = match self.next_probe() {
+                Some(next) => next,
+                None => self.next_gap().or_else(|| self.next_turn())?,
+            };
+            match next {
+                Next::Probe(start) => return Some(start),
+                Next::Lane(partition, generation, lane) => {
+                    if let Some(start) = self.start_or_hold(partition, generation, lane) {
+                        return Some(start);
+                    }
                 }
-            }
-            let partition = self.turns.pop_front()?;
-            let Some(assignment) = self.partitions.get_mut(&partition) else { continue };
-            if assignment.stopped {
-                continue;
-            }
-            let Some(lane) = assignment.ready.pop_front() else { continue };
-            let generation = assignment.generation;
-            if !assignment.ready.is_empty() {
-                self.turns.push_back(partition.clone());
-            }
-            if let Some(start) = self.start_or_hold(partition, generation, lane) {
-                return Some(start);
+                Next::Alone => return None,
             }
         }
     }
 
     /// Takes in how an attempt ended. `random` (0 to 1) spreads retry pauses.
     pub fn finish(&mut self, ticket: Ticket, outcome: Outcome, now: Duration, random: f64) -> Verdict {
-        let Some(Running { partition, generation, lane, handler }) = self.running.remove(&ticket) else {
+        let Some(Running { partition, generation, lane, handler, .. }) = self.running.remove(&ticket) else {
             return Verdict::Stale;
         };
         self.busy.remove(&(partition.clone(), lane.clone()));
@@ -264,7 +268,8 @@ impl<T: Clone> Scheduler<T> {
         }
         match outcome {
             Outcome::Handled { .. } | Outcome::Buried => {
-                self.complete(&partition, lane);
+                let fresh = !matches!(outcome, Outcome::Handled { proves_dependency: false });
+                self.complete(&partition, lane, fresh);
                 Verdict::Handled { outage_ended }
             }
             Outcome::BuryFailed => {
@@ -318,7 +323,7 @@ impl<T: Clone> Scheduler<T> {
         let Some(state) = assignment.lanes.get_mut(&lane) else { return };
         state.waits = partition::Waits::Turn;
         assignment.ready.push_back(lane);
-        if assignment.ready.len() == 1 {
+        if assignment.ready.len() == 1 && !assignment.held {
             self.turns.push_back(partition.clone());
         }
     }
@@ -329,17 +334,22 @@ impl<T: Clone> Scheduler<T> {
         self.timers.insert((until, self.timers_made), (partition.clone(), generation, lane));
     }
 
-    fn next_probe(&mut self) -> Option<Start<T>> {
+    fn next_probe(&mut self) -> Option<Next<T>> {
         let (handler, HeldLane { partition, lane }) = self
             .dependencies
             .iter_mut()
             .find_map(|(handler, dependency)| Some((*handler, dependency.take_probe(&self.partitions)?)))?;
+        let alone = self.waits_to_be_alone(&partition, &lane);
         let generation = self.partitions.get(&partition)?.generation;
+        if alone {
+            self.dependencies.get_mut(&handler)?.put_back(HeldLane { partition, lane });
+            return Some(Next::Alone);
+        }
         let start = self.start(partition, generation, lane);
         if let Some(dependency) = self.dependencies.get_mut(&handler) {
             dependency.probing(start.ticket.0);
         }
-        Some(start)
+        Some(Next::Probe(start))
     }
 
     /// Whether an attempt may start beside `running` others, as far as a flood of dead letters is concerned.
@@ -347,17 +357,48 @@ impl<T: Clone> Scheduler<T> {
         self.guard.as_ref().is_none_or(|guard| guard.may_start(running))
     }
 
-    fn next_gap(&mut self) -> Option<(Partition, Generation, Lane)> {
-        self.stopped.iter().find_map(|partition| {
-            let assignment = self.partitions.get_mut(partition)?;
-            let lane = assignment.gap().and_then(|position| assignment.ready.remove(position))?;
-            Some((partition.clone(), assignment.generation, lane))
-        })
+    fn next_gap(&mut self) -> Option<Next<T>> {
+        let (partition, place) = self.stopped.iter().find_map(|partition| {
+            let place = self.partitions.get(partition)?.gap()?;
+            Some((partition.clone(), place))
+        })?;
+        self.take_ready(partition, place)
+    }
+
+    fn next_turn(&mut self) -> Option<Next<T>> {
+        loop {
+            let partition = self.turns.pop_front()?;
+            let may_start = self.partitions.get(&partition).is_some_and(|it| !it.stopped && !it.ready.is_empty());
+            if !may_start {
+                continue;
+            }
+            let next = self.take_ready(partition.clone(), 0);
+            match next {
+                Some(Next::Alone) => self.turns.push_front(partition),
+                _ if self.partitions.get(&partition).is_some_and(|it| !it.ready.is_empty()) => {
+                    self.turns.push_back(partition);
+                }
+                _ => {}
+            }
+            return next;
+        }
+    }
+
+    /// The ready lane at this place, if it need not wait to be alone.
+    fn take_ready(&mut self, partition: Partition, place: usize) -> Option<Next<T>> {
+        let lane = self.partitions.get(&partition)?.ready.get(place)?.clone();
+        if self.waits_to_be_alone(&partition, &lane) {
+            return Some(Next::Alone);
+        }
+        let assignment = self.partitions.get_mut(&partition)?;
+        assignment.ready.remove(place);
+        let generation = assignment.generation;
+        Some(Next::Lane(partition, generation, lane))
     }
 
     /// Holds the ready lanes whose dependency is away, so that they are among those that may probe.
     fn hold_ready(&mut self) {
-        for (partition, assignment) in &mut self.partitions {
+        for (partition, assignment) in self.partitions.iter_mut().filter(|(_, assignment)| !assignment.held) {
             let Assignment { ready, lanes, .. } = assignment;
             ready.retain(|lane| {
                 let Some(state) = lanes.get_mut(lane) else { return false };
@@ -401,9 +442,10 @@ impl<T: Clone> Scheduler<T> {
         let assignment = self.partitions.get_mut(&partition).expect("lanes are only named while assigned");
         let head = assignment.begin(&lane);
         let (payload, attempt, task, handler) = (head.payload.clone(), head.attempt, head.task(), head.handler);
+        let careful = assignment.is_careful(&lane);
         self.busy.insert((partition.clone(), lane.clone()));
-        self.running.insert(ticket, Running { partition, generation, lane, handler });
-        Start { ticket, payload, task, attempt }
+        self.running.insert(ticket, Running { partition, generation, lane, handler, careful });
+        Start { ticket, payload, task, attempt, careful }
     }
 
     fn failed(
@@ -444,8 +486,11 @@ impl<T: Clone> Scheduler<T> {
         Verdict::Retry { pause }
     }
 
-    fn complete(&mut self, partition: &Partition, lane: Lane) {
+    fn complete(&mut self, partition: &Partition, lane: Lane, fresh: bool) {
         let assignment = self.partitions.get_mut(partition).expect("the caller found it assigned");
+        if let Some(offset) = assignment.lanes.get(&lane).and_then(LaneState::head_offset) {
+            assignment.suspicion.done(offset, fresh);
+        }
         if assignment.complete_head(&lane) {
             self.make_ready(partition, lane);
         }

@@ -45,6 +45,7 @@ impl ConsumerBuilder {
                 drain_deadline: Duration::from_secs(10),
                 flood_limits: Some(FloodLimits::default()),
                 stall_timeout: Duration::from_secs(60),
+                database: None,
             },
             chose_concurrency: false,
         }
@@ -55,7 +56,7 @@ impl ConsumerBuilder {
     /// # Panics
     /// When the event type has a handler already.
     pub fn transactional<H: TransactionalHandler>(self, database: &Database, handler: H) -> Self {
-        self.event::<H::Event>(Transactional { database: database.clone(), handler })
+        self.on(database).event::<H::Event>(Transactional { database: database.clone(), handler })
     }
 
     /// Handles `H::Event` with an effect outside `database`.
@@ -63,7 +64,7 @@ impl ConsumerBuilder {
     /// # Panics
     /// When the event type has a handler already.
     pub fn effect<H: EffectHandler>(self, database: &Database, handler: H) -> Self {
-        self.event::<H::Event>(Effect { database: database.clone(), handler })
+        self.on(database).event::<H::Event>(Effect { database: database.clone(), handler })
     }
 
     /// Handles `H::Event` without a database.
@@ -157,6 +158,11 @@ impl ConsumerBuilder {
         context.metrics.begin(self.router.group, &self.events);
         let topics = self.topics.into_iter().collect();
         super::client::start(self.router, topics, self.settings, context)
+    }
+
+    fn on(mut self, database: &Database) -> Self {
+        self.settings.database.get_or_insert_with(|| database.clone());
+        self
     }
 
     fn event<E: Event>(mut self, handler: impl Handler + 'static) -> Self {

@@ -15,6 +15,7 @@ use super::{
     Consumer, ConsumerContext,
     attempt::Runner,
     commands::Commands,
+    custody::Custody,
     dispatch::{Dispatcher, Work},
     ends::Ends,
     poll::{Batch, ClientFactory, Poller, Pulse},
@@ -24,6 +25,7 @@ use super::{
     watchdog::Watchdog,
 };
 use crate::{
+    Database,
     config::{ConfigError, KafkaConfig},
     scheduler::{FloodLimits, Limits, Scheduler},
 };
@@ -41,6 +43,8 @@ pub(super) struct Settings {
     pub(super) drain_deadline: Duration,
     pub(super) flood_limits: Option<FloodLimits>,
     pub(super) stall_timeout: Duration,
+    /// Where it is kept who has which partition.
+    pub(super) database: Option<Database>,
 }
 
 /// Why a consumer cannot start.
@@ -155,6 +159,7 @@ pub(super) fn start(
         progress,
         watchdog,
         membership: membership.clone(),
+        custody: Custody::new(settings.database, group),
         work: Work::new(),
     };
     tokio::spawn(dispatcher.run(incoming, requests).in_current_span());

@@ -17,6 +17,7 @@ use tracing::Instrument;
 use super::{
     attempt::{Runner, panic_message},
     commands::Commands,
+    custody::{Custody, Taken},
     inspect::InFlight,
     metrics::{GroupLabels, RecordLabels},
     progress::Progress,
@@ -32,6 +33,9 @@ use crate::{
 
 /// How often the consumer looks how far it is.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the answer to a revoke waits, beyond its drain, until the database knows that the partitions are given back.
+/// Less than the poll thread's patience for the answer.
+const GIVE_BACK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the owner of the consumer asks for.
 pub(super) enum Control {
@@ -48,6 +52,7 @@ pub(super) struct Dispatcher {
     pub(super) progress: Progress,
     pub(super) watchdog: Watchdog,
     pub(super) membership: Arc<Membership>,
+    pub(super) custody: Custody,
     pub(super) work: Work,
 }
 
@@ -68,10 +73,12 @@ struct RunningAttempt {
     abort: AbortHandle,
 }
 
-/// A revoke that waits for its partitions' attempts.
+/// A revoke that waits for its partitions' attempts, and then for the database to know that they are given back.
 struct Revoke {
     partitions: Vec<Partition>,
     deadline: Instant,
+    /// What to commit, once nothing is in hand any more.
+    drained: Option<Vec<(Partition, i64)>>,
     answer: SyncSender<Vec<(Partition, i64)>>,
 }
 
@@ -116,12 +123,14 @@ impl Dispatcher {
                     // The consumer was dropped without a shutdown.
                     None => self.close(Instant::now()),
                 },
+                taken = self.custody.next(self.runner.clock.now()) => self.taken(taken),
                 _ = looks.tick() => self.look().await,
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }
         self.work.attempts.shutdown().await;
         self.tell_poll_thread();
+        self.custody.close().await;
         self.progress.forget_all();
         self.commands.close();
     }
@@ -138,30 +147,30 @@ impl Dispatcher {
                 }
             }
             Incoming::Assigned(partitions, generation) => {
-                for partition in partitions {
-                    self.scheduler.assign(partition.clone(), generation);
+                for partition in &partitions {
+                    match self.custody.holds() {
+                        true => self.scheduler.assign_held(partition.clone(), generation),
+                        false => self.scheduler.assign(partition.clone(), generation),
+                    }
                     if self.work.closing.is_some() {
-                        self.scheduler.stop(&partition);
+                        self.scheduler.stop(partition);
                     }
                 }
+                self.custody.take(partitions, generation);
             }
             Incoming::Revoked(partitions, answer) => {
                 for partition in &partitions {
                     self.scheduler.stop(partition);
                 }
                 // The poll thread has given up on an older revoke that is still open: its partitions are gone as well.
-                if let Some(older) = self.work.revoke.take() {
-                    self.give_back(older);
+                if let Some(older) = self.work.revoke.take().filter(|older| older.drained.is_none()) {
+                    self.remove(older.partitions);
                 }
                 let deadline = Instant::now() + self.drain_deadline;
-                self.work.revoke = Some(Revoke { partitions, deadline, answer });
+                self.work.revoke = Some(Revoke { partitions, deadline, drained: None, answer });
             }
             Incoming::Lost(partitions) => {
-                for partition in partitions {
-                    self.abort(&partition);
-                    self.scheduler.remove(&partition);
-                    self.progress.forget(&partition);
-                }
+                self.remove(partitions);
             }
         }
     }
@@ -196,9 +205,12 @@ impl Dispatcher {
     fn start_attempts(&mut self) {
         let now = self.now();
         self.scheduler.advance(now);
-        while let Some(Start { ticket, payload: job, task, attempt }) = self.scheduler.start_next() {
-            let run = self.runner.clone().run(job.clone(), task, attempt).in_current_span();
-            let abort = self.work.attempts.spawn(run);
+        while let Some(Start { ticket, payload: job, task, attempt, careful }) = self.scheduler.start_next() {
+            let run = self.runner.clone().run(job.clone(), task.clone(), attempt).in_current_span();
+            let abort = match careful {
+                true => self.work.attempts.spawn(self.custody.alone(&job, &task, run)),
+                false => self.work.attempts.spawn(run),
+            };
             self.work.tickets.insert(abort.id(), ticket);
             self.work.running.insert(ticket, RunningAttempt { job, attempt, abort });
         }
@@ -261,26 +273,71 @@ impl Dispatcher {
 
     /// Answers a revoke once its partitions have nothing in flight, or their time is up.
     fn answer_revoke(&mut self) {
-        let Some(revoke) = &self.work.revoke else { return };
-        let busy = revoke.partitions.iter().any(|partition| self.scheduler.is_draining(partition));
-        if busy && Instant::now() < revoke.deadline {
+        let Some(mut revoke) = self.work.revoke.take() else { return };
+        let busy = match revoke.drained {
+            Some(_) => self.custody.is_busy(),
+            None => revoke.partitions.iter().any(|partition| self.scheduler.is_draining(partition)),
+        };
+        let now = Instant::now();
+        if busy && now < revoke.deadline {
+            self.work.revoke = Some(revoke);
             return;
         }
-        let Some(revoke) = self.work.revoke.take() else { return };
-        self.give_back(revoke);
-    }
-
-    fn give_back(&mut self, revoke: Revoke) {
-        let mut offsets = Vec::new();
-        for partition in revoke.partitions {
-            self.abort(&partition);
-            self.progress.forget(&partition);
-            if let Some(offset) = self.scheduler.remove(&partition) {
-                offsets.push((partition, offset));
+        match revoke.drained {
+            // The poll thread waits a little longer than the deadline; if it has given up, nothing is committed.
+            Some(offsets) => {
+                revoke.answer.send(offsets).ok();
+            }
+            None => {
+                revoke.drained = Some(self.remove(std::mem::take(&mut revoke.partitions)));
+                revoke.deadline = revoke.deadline.max(now + GIVE_BACK_PATIENCE);
+                self.work.revoke = Some(revoke);
+                self.answer_revoke();
             }
         }
-        // The poll thread waits a little longer than the deadline; if it has given up, nothing is committed.
-        revoke.answer.send(offsets).ok();
+    }
+
+    /// The partitions are ours no longer. What may be committed for them.
+    fn remove(&mut self, partitions: Vec<Partition>) -> Vec<(Partition, i64)> {
+        let mut offsets = Vec::new();
+        for partition in &partitions {
+            self.abort(partition);
+            self.progress.forget(partition);
+            if let Some(offset) = self.scheduler.remove(partition) {
+                offsets.push((partition.clone(), offset));
+            }
+        }
+        self.custody.give_back(partitions);
+        offsets
+    }
+
+    /// Lets partitions begin whose last owner is known.
+    fn taken(&mut self, taken: Option<Taken>) {
+        let Some(Taken { partitions, generation, outcome }) = taken else { return };
+        let group = self.router.group;
+        self.custody.note(group, outcome.as_ref().map(drop));
+        match outcome {
+            Ok(legacies) => {
+                for (partition, legacy) in partitions.into_iter().zip(legacies) {
+                    if legacy.crashed {
+                        tracing::warn!(
+                            group,
+                            %partition,
+                            "its last owner ended without giving it back: the records it may have had in hand are handled \
+                             one at a time"
+                        );
+                    }
+                    for (offset, crashes) in &legacy.crashes {
+                        tracing::warn!(group, %partition, offset, crashes, "this record has ended its process");
+                    }
+                    self.scheduler.admit(&partition, generation, legacy);
+                }
+            }
+            Err(_) => {
+                let ours = partitions.into_iter().filter(|partition| self.scheduler.is_held(partition, generation));
+                self.custody.take_again(ours.collect(), generation);
+            }
+        }
     }
 
     fn abort(&self, partition: &Partition) {

@@ -55,15 +55,17 @@ pub enum MigrateError {
 }
 
 /// The runtime's own tables: the only SQL that differs between the databases.
-fn runtime_migrations(dialect: Dialect) -> [Migration; 2] {
+fn runtime_migrations(dialect: Dialect) -> [Migration; 3] {
     let tables = match dialect {
         Dialect::Postgres => include_str!("../../migrations/postgres/0001_inbox_and_outbox.sql"),
         Dialect::Sqlite => include_str!("../../migrations/sqlite/0001_inbox_and_outbox.sql"),
     };
     let dead = include_str!("../../migrations/0002_dead_letters_in_the_inbox.sql");
+    let assignments = include_str!("../../migrations/0003_consumer_assignments.sql");
     [
         Migration { version: 1, name: "inbox and outbox", sql: tables },
         Migration { version: 2, name: "dead letters in the inbox", sql: dead },
+        Migration { version: 3, name: "consumer assignments", sql: assignments },
     ]
 }
 

@@ -132,6 +132,9 @@ pub struct Start<T> {
     pub task: Task,
     /// Which attempt at handling this is (or was, for [`Task::Bury`]), from 1.
     pub attempt: u32,
+    /// Whether this attempt may end the process: nothing runs beside it, and which record it is at has to be noted
+    /// durably before it begins.
+    pub careful: bool,
 }
 
 /// What to do with a record.

@@ -61,6 +61,13 @@ impl Dependency {
         }
     }
 
+    /// A lane that was taken to probe and cannot yet: it stays the next one.
+    pub(super) fn put_back(&mut self, lane: HeldLane) {
+        if let Some(outage) = &mut self.outage {
+            outage.fresh.push_front(lane);
+        }
+    }
+
     pub(super) fn forget(&mut self, partition: &Partition) {
         if let Some(outage) = &mut self.outage {
             outage.fresh.retain(|held| held.partition != *partition);
@@ -127,7 +134,7 @@ impl Dependency {
     /// The lane that probes now, if one may.
     pub(super) fn take_probe<T>(&mut self, partitions: &BTreeMap<Partition, Assignment<T>>) -> Option<HeldLane> {
         let outage = self.outage.as_mut().filter(|outage| outage.due && outage.probing.is_none())?;
-        let may_start = |held: &HeldLane| partitions.get(&held.partition).is_some_and(|it| !it.stopped);
+        let may_start = |held: &HeldLane| partitions.get(&held.partition).is_some_and(|it| !it.stopped && !it.held);
         take_first(&mut outage.fresh, may_start).or_else(|| take_first(&mut outage.tried, may_start))
     }
 

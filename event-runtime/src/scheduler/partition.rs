@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{BURY_RETRY, Extent, Generation, InHand, Lag, Lane, Offer, State, Task};
+use super::{BURY_RETRY, CrashedError, Extent, Generation, InHand, Lag, Lane, Offer, State, Task, careful::Suspicion};
 use crate::{HandlerError, RetryPolicy};
 
 #[derive(Debug)]
@@ -16,6 +16,9 @@ pub(super) struct Assignment<T> {
     pub(super) generation: Generation,
     /// Set when the partition is being given back.
     pub(super) stopped: bool,
+    /// Until it is known how its earlier owner left it.
+    pub(super) held: bool,
+    pub(super) suspicion: Suspicion,
     pub(super) paused: bool,
     /// Offsets that came in and are not handled, with the time their records were written.
     pub(super) unfinished: BTreeMap<i64, Option<Timestamp>>,
@@ -85,6 +88,8 @@ impl<T: Clone> Assignment<T> {
         Assignment {
             generation,
             stopped: false,
+            held: false,
+            suspicion: Suspicion::default(),
             paused: false,
             unfinished: BTreeMap::new(),
             extent: None,
@@ -117,7 +122,8 @@ impl<T: Clone> Assignment<T> {
         self.records += 1;
         self.bytes += offer.bytes;
         let lane = offer.key.clone().map_or(Lane::Record(offer.offset), Lane::Key);
-        let pending = Pending::new(offer);
+        let mut pending = Pending::new(offer);
+        pending.note_crashes(self.suspicion.crashes(pending.offset));
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.queue.push_back(pending);
             return None;
@@ -133,6 +139,12 @@ impl<T: Clone> Assignment<T> {
         let head = state.queue.front().expect("a lane is removed with its last record");
         self.begun = self.begun.max(Some(head.offset));
         head
+    }
+
+    /// Whether a lane's head has to be attempted alone.
+    pub(super) fn is_careful(&self, lane: &Lane) -> bool {
+        let head = self.lanes.get(lane).and_then(LaneState::head_offset);
+        head.is_some_and(|offset| self.suspicion.covers(offset))
     }
 
     /// Removes a lane's head; whether the lane has another.
@@ -254,6 +266,20 @@ impl<T> Pending<T> {
             stage: Stage::Handle,
             last_error: None,
             unavailable_after: None,
+        }
+    }
+
+    /// Each death is an attempt that failed; after the last, the handler is asked no more.
+    pub(super) fn note_crashes(&mut self, crashes: u32) {
+        if crashes == 0 {
+            return;
+        }
+        if self.retry.gives_up_after_crashes(crashes) {
+            self.attempt = crashes;
+            self.stage = Stage::Bury { failures: 0 };
+            self.last_error = Some(Arc::new(HandlerError::reject(CrashedError { crashes })));
+        } else {
+            self.attempt = crashes + 1;
         }
     }
 

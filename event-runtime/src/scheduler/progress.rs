@@ -19,6 +19,7 @@ impl<T: Clone> Scheduler<T> {
         let assignment = self.partitions.get_mut(partition).filter(|assignment| assignment.generation == generation);
         if let Some(assignment) = assignment {
             assignment.extent = Some(extent);
+            assignment.suspicion.note_end(extent.end);
         }
     }
 

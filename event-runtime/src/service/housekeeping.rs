@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{Clock, Database, error::Chain, inbox};
+use crate::{Clock, Database, assignments, error::Chain, inbox};
 
 const EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// Forgets handled events once no topic can deliver them again; `retention` is that of the topic that keeps records
+/// Forgets handled events, and records that ended the process, once no topic can deliver them again; `retention` is that of the topic that keeps records
 /// longest.
 pub(super) async fn run(database: Database, clock: Clock, retention: Duration, stop: CancellationToken) {
     let keep = inbox::kept_for(retention);
@@ -24,6 +24,9 @@ pub(super) async fn run(database: Database, clock: Clock, retention: Duration, s
             Ok(removed) => tracing::info!(removed, "forgot events that were handled long ago"),
             // It is tried again; handlers report a database that is away.
             Err(error) => tracing::debug!(error = %Chain(&error), "the inbox was not cleaned"),
+        }
+        if let Err(error) = assignments::clean(&database, before).await {
+            tracing::debug!(error = %Chain(&error), "crashes were not cleaned");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The consumer on the embedded broker.
 
+mod crashes;
 mod dead_letters;
 mod failures;
 mod hand_over;

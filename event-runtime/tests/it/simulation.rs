@@ -3,7 +3,7 @@
 //!
 //! What a schedule may hold: several partitions and keys, records without a key, failures of all three classes,
 //! outages, slow attempts, failing dead-letter writes, revokes with and without a complete drain, lost partitions,
-//! crashes, repeated offsets, and floods of dead letters.
+//! crashes, repeated offsets, floods of dead letters, and records that end the process.
 
 #![expect(clippy::print_stdout, reason = "how much was explored is part of the result")]
 
@@ -11,7 +11,7 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use world::{Faults, World};
+use world::{Counts, Faults, World};
 
 const SCHEDULES: u64 = 600;
 
@@ -32,32 +32,48 @@ fn simulation_with_outages() {
 
 #[test]
 fn simulation_with_floods_of_dead_letters() {
-    assert!(explore(Faults { failures: true, floods: true, ..Faults::default() }) > 0, "there was no flood");
+    assert!(explore(Faults { failures: true, floods: true, ..Faults::default() }).floods > 0, "there was no flood");
 }
 
 #[test]
 fn simulation_with_everything() {
-    explore(Faults { failures: true, rebalances: true, outages: true, floods: true });
+    explore(Faults { failures: true, rebalances: true, outages: true, floods: true, deaths: false });
 }
 
-/// How many floods there were.
-fn explore(faults: Faults) -> u64 {
+#[test]
+fn simulation_with_records_that_end_the_process() {
+    let counts = explore(Faults { deaths: true, failures: true, ..Faults::default() });
+    assert!(counts.deaths > counts.unsolved && counts.unsolved > 0, "{counts:?}");
+}
+
+#[test]
+fn simulation_with_everything_and_records_that_end_the_process() {
+    explore(Faults { failures: true, rebalances: true, outages: true, floods: true, deaths: true });
+}
+
+/// What took place in all schedules together.
+fn explore(faults: Faults) -> Counts {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let seeds = match number("SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("SIMULATION_SCHEDULES").unwrap_or(SCHEDULES),
     };
     let schedules = seeds.end - seeds.start;
-    let (mut starts, mut floods) = (0, 0);
+    let mut sum = Counts::default();
     for seed in seeds {
         match catch_unwind(AssertUnwindSafe(|| World::new(seed, faults).run())) {
-            Ok(counts) => (starts, floods) = (starts + counts.0, floods + counts.1),
+            Ok(counts) => {
+                sum.starts += counts.starts;
+                sum.floods += counts.floods;
+                sum.deaths += counts.deaths;
+                sum.unsolved += counts.unsolved;
+            }
             Err(panic) => {
                 eprintln!("{faults:?} failed with SIMULATION_SEED={seed}");
                 resume_unwind(panic);
             }
         }
     }
-    println!("{faults:?}: {schedules} schedules, {starts} attempts, {floods} floods");
-    floods
+    println!("{faults:?}: {schedules} schedules, {sum:?}");
+    sum
 }

@@ -387,10 +387,10 @@ impl Scene {
 
     /// The sum of the group's committed offsets.
     pub fn committed(&self) -> i64 {
-        self.ask_committed().unwrap()
+        self.try_committed().unwrap()
     }
 
-    fn ask_committed(&self) -> KafkaResult<i64> {
+    pub fn try_committed(&self) -> KafkaResult<i64> {
         let mut config = self.kafka.client().unwrap();
         config.set("group.id", GROUP);
         let client: BaseConsumer = config.create()?;
@@ -403,7 +403,7 @@ impl Scene {
 
     pub async fn wait_for_commit(&self, offset: i64) {
         // A broker that has just started may have no coordinator yet.
-        eventually(PATIENCE, "commit of everything", async || match self.ask_committed() {
+        eventually(PATIENCE, "commit of everything", async || match self.try_committed() {
             Ok(committed) if committed == offset => Ok(()),
             other => Err(other),
         })

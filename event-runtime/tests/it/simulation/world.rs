@@ -1,6 +1,8 @@
 //! One schedule: a broker's log, one member of a group, and what really happened, against which every decision of the
 //! scheduler is checked.
 
+mod deaths;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -13,12 +15,16 @@ use event_runtime::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
+use self::deaths::Durable;
+
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     pub failures: bool,
     pub rebalances: bool,
     pub outages: bool,
     pub floods: bool,
+    /// Records that end the process.
+    pub deaths: bool,
 }
 
 const CONCURRENCY: usize = 4;
@@ -43,6 +49,8 @@ enum Nature {
     /// Says `Unavailable` whether or not there is an outage, until the end of the schedule: alone, it cannot be told from
     /// an outage.
     CriesWolf,
+    /// Ends the process whenever it is attempted.
+    Kills,
 }
 
 struct Running {
@@ -51,6 +59,7 @@ struct Running {
     bury: bool,
     generation: u64,
     began_in_outage: bool,
+    careful: bool,
 }
 
 fn scheduler(limits: Limits, faults: Faults) -> Scheduler<Entry> {
@@ -85,9 +94,24 @@ pub struct World {
     declared: BTreeSet<usize>,
     /// Handlers whose dependency really is away.
     away: BTreeSet<usize>,
-    starts: u64,
-    floods: u64,
+    durable: Durable,
+    /// Partitions whose past is not known yet.
+    held: BTreeSet<Partition>,
+    /// What the scheduler was told of deaths, in the present generation.
+    past: HashMap<(Partition, i64), u32>,
+    counts: Counts,
     settling: bool,
+}
+
+/// What took place.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub starts: u64,
+    pub floods: u64,
+    /// How often the process ended.
+    pub deaths: u64,
+    /// Of these, by a record that was not known to be at fault afterwards.
+    pub unsolved: u64,
 }
 
 impl World {
@@ -110,8 +134,10 @@ impl World {
             due: HashMap::new(),
             declared: BTreeSet::new(),
             away: BTreeSet::new(),
-            starts: 0,
-            floods: 0,
+            durable: Durable::default(),
+            held: BTreeSet::new(),
+            past: HashMap::new(),
+            counts: Counts::default(),
             settling: false,
             random,
         };
@@ -119,13 +145,14 @@ impl World {
         world
     }
 
-    /// Plays the schedule; how many attempts were started, and how many floods stopped everything.
-    pub fn run(mut self) -> (u64, u64) {
+    /// Plays the schedule.
+    pub fn run(mut self) -> Counts {
         for _ in 0..self.random.random_range(50..300) {
             self.step();
         }
         self.settle();
-        (self.starts, self.floods)
+        self.check_deaths();
+        self.counts
     }
 
     fn write_log(&mut self) {
@@ -153,6 +180,9 @@ impl World {
         if self.faults.outages && self.random.random_bool(0.05) {
             return Nature::CriesWolf;
         }
+        if self.faults.deaths && self.random.random_bool(0.05) {
+            return Nature::Kills;
+        }
         match self.random.random_range(0..20) {
             0..3 if self.faults.failures => Nature::FailsTimes(self.random.random_range(1..3)),
             3 if self.faults.failures => Nature::AlwaysFails,
@@ -163,6 +193,7 @@ impl World {
 
     fn step(&mut self) {
         match self.random.random_range(0..100) {
+            0..5 if self.faults.deaths => self.admit_one(),
             0..30 => self.deliver(),
             30..70 => self.finish_one(),
             70..85 => self.pass_time(),
@@ -187,6 +218,7 @@ impl World {
         self.settling = true;
         self.reassign_all();
         for _ in 0..20_000 {
+            self.admit_one();
             self.deliver();
             self.start_all();
             self.finish_one();
@@ -211,8 +243,14 @@ impl World {
         self.told.retain(|(other, _)| *other != partition);
         self.failures.retain(|(other, _), _| *other != partition);
         self.due.retain(|(other, _), _| *other != partition);
+        self.past.retain(|(other, _), _| *other != partition);
         self.owned.insert(partition.clone(), (self.generation, self.committed[&partition]));
-        self.scheduler.assign(partition, self.generation);
+        if self.faults.deaths {
+            self.held.insert(partition.clone());
+            self.scheduler.assign_held(partition, self.generation);
+        } else {
+            self.scheduler.assign(partition, self.generation);
+        }
     }
 
     /// Hands over the next few records of a partition, sometimes some of them again, as after a seek.
@@ -254,8 +292,14 @@ impl World {
         self.check_nothing_waits_in_vain();
     }
 
-    fn started(&mut self, Start { ticket, payload: entry, task, attempt }: Start<Entry>) {
-        self.starts += 1;
+    fn started(&mut self, Start { ticket, payload: entry, task, attempt, careful }: Start<Entry>) {
+        self.counts.starts += 1;
+        assert!(!self.held.contains(&entry.partition), "{entry:?} starts before its partition's past is known");
+        let alone = self.running.is_empty() || !(careful || self.running.values().any(|other| other.careful));
+        assert!(alone, "{entry:?} and another run beside each other, and one must be alone");
+        if careful {
+            self.note_alone(&entry, Some(entry.offset));
+        }
         let begun = self.begun.entry(entry.partition.clone()).or_insert(entry.offset);
         *begun = entry.offset.max(*begun);
         let (generation, _) = self.owned[&entry.partition];
@@ -280,11 +324,14 @@ impl World {
         if let Some(due) = self.due.remove(&place) {
             assert!(due <= self.now, "{entry:?} is tried again too early");
         }
-        let failures = self.failures.get(&place).copied().unwrap_or(0);
+        let crashes = self.past.get(&place).copied().unwrap_or(0);
+        assert!(careful || crashes == 0, "{entry:?} has ended its process and does not run alone");
+        let failures = self.failures.get(&place).copied().unwrap_or(0) + crashes;
         let bury = matches!(task, Task::Bury(_));
         if let Task::Handle { last_attempt } = task {
             assert_eq!(attempt, failures + 1, "attempts are counted by failures that count: {entry:?}");
             assert_eq!(last_attempt, RETRY.is_last(attempt));
+            assert!(!RETRY.gives_up_after_crashes(crashes), "{entry:?} is attempted after its last death");
         }
         let handler = entry.handler;
         let began_in_outage = !bury && self.declared.contains(&handler);
@@ -292,7 +339,7 @@ impl World {
             let probes = self.running.values().filter(|it| it.entry.handler == handler && it.began_in_outage).count();
             assert_eq!(probes, 0, "two probes at a time");
         }
-        self.running.insert(ticket, Running { entry, attempt, bury, generation, began_in_outage });
+        self.running.insert(ticket, Running { entry, attempt, bury, generation, began_in_outage, careful });
     }
 
     fn finish_one(&mut self) {
@@ -301,17 +348,27 @@ impl World {
             return;
         }
         let ticket = tickets[self.random.random_range(0..tickets.len())];
-        let Running { entry, attempt, bury, generation, .. } = self.running.remove(&ticket).expect("it was picked");
+        let Running { entry, attempt, bury, generation, careful, .. } =
+            self.running.remove(&ticket).expect("it was picked");
+        if entry.nature == Nature::Kills && !bury && !self.is_done(&entry) {
+            return self.die(careful);
+        }
         let outcome = self.outcome(&entry, attempt, bury);
         let place = (entry.partition.clone(), entry.offset);
         let unavailable = matches!(outcome, Outcome::Failed(HandlerError::Unavailable(_)));
         if matches!(outcome, Outcome::Handled { .. } | Outcome::Buried) {
             self.done.get_mut(&entry.partition).expect("it is in the log").insert(entry.offset);
         }
+        if careful {
+            self.note_alone(&entry, None);
+        }
+        if careful && matches!(outcome, Outcome::Handled { .. } | Outcome::Buried) {
+            self.durable.crashes.remove(&place);
+        }
         let random = self.random.random();
         let flooded = self.scheduler.flood().is_some();
         let verdict = self.scheduler.finish(ticket, outcome, self.now, random);
-        self.floods += u64::from(!flooded && self.scheduler.flood().is_some());
+        self.counts.floods += u64::from(!flooded && self.scheduler.flood().is_some());
         let current = self.owned.get(&entry.partition).is_some_and(|(owned, _)| *owned == generation);
         assert_eq!(verdict == Verdict::Stale, !current, "results of older generations count for nothing");
         match verdict {
@@ -348,11 +405,14 @@ impl World {
         if self.away.contains(&entry.handler) || (entry.nature == Nature::CriesWolf && !self.settling) {
             return Outcome::Failed(HandlerError::unavailable("away"));
         }
+        if self.faults.deaths && self.is_done(entry) {
+            return Outcome::Handled { proves_dependency: false };
+        }
         match entry.nature {
             Nature::FailsTimes(times) if attempt <= times => Outcome::Failed(HandlerError::retry("not yet")),
             Nature::AlwaysFails => Outcome::Failed(HandlerError::retry("never")),
             Nature::Rejects => Outcome::Failed(HandlerError::reject("bad")),
-            Nature::Works | Nature::FailsTimes(_) | Nature::CriesWolf => {
+            Nature::Works | Nature::FailsTimes(_) | Nature::CriesWolf | Nature::Kills => {
                 Outcome::Handled { proves_dependency: self.random.random_bool(0.9) }
             }
         }
@@ -404,6 +464,7 @@ impl World {
             assert!(!whole || above.is_none(), "I5: {above:?} is handled and drained, and cannot be committed");
         }
         self.owned.remove(&partition);
+        self.give_back(&partition);
     }
 
     /// While one partition is drained the others go on, and of it only gaps start.
@@ -420,13 +481,20 @@ impl World {
         let Some(partition) = self.pick_owned() else { return };
         self.scheduler.remove(&partition);
         self.owned.remove(&partition);
+        self.give_back(&partition);
+    }
+
+    fn is_done(&self, entry: &Entry) -> bool {
+        self.done[&entry.partition].contains(&entry.offset)
     }
 
     /// Everything in memory is gone, attempts included; what they had done stays done.
     fn crash(&mut self) {
         let limits = Limits { concurrency: CONCURRENCY, records: 20, bytes: 10_000 };
         self.scheduler = scheduler(limits, self.faults);
+        self.counts.deaths += 1;
         self.running.clear();
+        self.held.clear();
         self.declared.clear();
         self.owned.clear();
         self.reassign_all();
@@ -458,7 +526,11 @@ impl World {
         if self.running.len() >= CONCURRENCY || self.scheduler.flood().is_some() {
             return;
         }
-        for (partition, (_, next)) in &self.owned {
+        // One that must run alone may be waiting until nothing runs, or be running.
+        if self.faults.deaths && !self.running.is_empty() {
+            return;
+        }
+        for (partition, (_, next)) in self.owned.iter().filter(|(partition, _)| !self.held.contains(partition)) {
             let mut seen = BTreeSet::new();
             let committed = self.committed[partition];
             let in_hand = self.log[partition].iter().filter(|it| (committed..*next).contains(&it.offset));

@@ -1,0 +1,207 @@
+//! What of the assigned partitions is kept in the database, so that a record which ends the process is found out: see
+//! [`Assignments`]. One statement after the other, and the dispatcher waits for none: a revoke and a later assignment
+//! of the same partition must not overtake each other.
+//!
+//! Without a database (a consumer with plain handlers only) there is nothing to keep it in.
+
+use std::{collections::VecDeque, future::pending, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::router::Job;
+use crate::{
+    Database, HandlerError,
+    assignments::Assignments,
+    error::Chain,
+    scheduler::{Generation, Legacy, Outcome, Partition, Task},
+};
+
+/// Between two attempts to take partitions over while the database is away.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How long the end of a consumer waits for its rows to go. They may stay: the next owner is careful in vain.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
+
+pub(super) struct Custody {
+    rows: Option<Arc<Assignments>>,
+    queue: VecDeque<Request>,
+    running: Option<JoinHandle<Option<Taken>>>,
+    /// What could not be taken, and is to be tried again then.
+    again: Vec<Request>,
+    again_at: Instant,
+    /// Whether the log says that partitions wait.
+    complained: bool,
+}
+
+enum Request {
+    Take(Vec<Partition>, Generation),
+    GiveBack(Vec<Partition>),
+}
+
+/// Partitions were taken over, or not.
+pub(super) struct Taken {
+    pub(super) partitions: Vec<Partition>,
+    pub(super) generation: Generation,
+    pub(super) outcome: Result<Vec<Legacy>, sqlx::Error>,
+}
+
+impl Custody {
+    pub(super) fn new(database: Option<Database>, group: &'static str) -> Custody {
+        let owner = uuid::Uuid::now_v7().to_string();
+        let rows = database.map(|database| Arc::new(Assignments { database, group, owner }));
+        Custody {
+            rows,
+            queue: VecDeque::new(),
+            running: None,
+            again: Vec::new(),
+            again_at: Instant::now(),
+            complained: false,
+        }
+    }
+
+    /// Whether partitions have to be taken before they may start.
+    pub(super) fn holds(&self) -> bool {
+        self.rows.is_some()
+    }
+
+    pub(super) fn take(&mut self, partitions: Vec<Partition>, generation: Generation) {
+        if self.holds() && !partitions.is_empty() {
+            self.queue.push_back(Request::Take(partitions, generation));
+        }
+    }
+
+    pub(super) fn give_back(&mut self, partitions: Vec<Partition>) {
+        if self.holds() && !partitions.is_empty() {
+            self.queue.push_back(Request::GiveBack(partitions));
+        }
+    }
+
+    /// Whether something is still to be written.
+    pub(super) fn is_busy(&self) -> bool {
+        self.running.is_some() || !self.queue.is_empty()
+    }
+
+    /// Tries again later what failed.
+    pub(super) fn take_again(&mut self, partitions: Vec<Partition>, generation: Generation) {
+        if self.again.is_empty() {
+            self.again_at = Instant::now() + RETRY_PAUSE;
+        }
+        if !partitions.is_empty() {
+            self.again.push(Request::Take(partitions, generation));
+        }
+    }
+
+    /// Says that partitions wait, once, and that it is over.
+    pub(super) fn note(&mut self, group: &str, outcome: Result<(), &sqlx::Error>) {
+        match outcome {
+            Err(error) if !self.complained => {
+                tracing::warn!(
+                    group,
+                    error = %Chain(error),
+                    "assigned partitions wait for the database: before it is known how their last owner left them, \
+                     nothing of them is handled"
+                );
+                self.complained = true;
+            }
+            Ok(()) if self.complained => {
+                tracing::info!(group, "the database answers: assigned partitions are handled");
+                self.complained = false;
+            }
+            _ => {}
+        }
+    }
+
+    /// Works on what is to be written; resolves when partitions were taken, or could not be. May be dropped at any time.
+    pub(super) async fn next(&mut self, now: Timestamp) -> Option<Taken> {
+        loop {
+            if let Some(running) = &mut self.running {
+                let ended = running.await;
+                self.running = None;
+                // Nothing in there panics, and nobody aborts it.
+                return ended.ok().flatten();
+            }
+            if let Some(request) = self.queue.pop_front() {
+                self.start(request, now);
+            } else if !self.again.is_empty() {
+                sleep_until(self.again_at).await;
+                self.queue.extend(self.again.drain(..));
+            } else {
+                pending::<()>().await;
+            }
+        }
+    }
+
+    fn start(&mut self, request: Request, now: Timestamp) {
+        let Some(rows) = self.rows.clone() else { return };
+        self.running = Some(tokio::spawn(async move {
+            match request {
+                Request::Take(partitions, generation) => {
+                    let outcome = rows.take(&partitions, now).await;
+                    Some(Taken { partitions, generation, outcome })
+                }
+                Request::GiveBack(partitions) => {
+                    if let Err(error) = rows.give_back(&partitions).await {
+                        left(rows.group, &error);
+                    }
+                    None
+                }
+            }
+        }));
+    }
+
+    /// Gives everything back, at the end of the consumer.
+    pub(super) async fn close(mut self) {
+        let Some(rows) = self.rows.take() else { return };
+        let ended = timeout(CLOSE_PATIENCE, async {
+            if let Some(running) = self.running.take() {
+                running.await.ok();
+            }
+            rows.give_back_all().await
+        });
+        match ended.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => left(rows.group, &error),
+            Err(_) => left(rows.group, &sqlx::Error::PoolTimedOut),
+        }
+    }
+
+    /// `attempt`, with a note beforehand that it is this record which runs alone.
+    pub(super) fn alone(
+        &self,
+        job: &Job,
+        task: &Task,
+        attempt: impl Future<Output = Outcome> + Send + 'static,
+    ) -> impl Future<Output = Outcome> + Send + 'static {
+        let rows = self.rows.clone();
+        let origin = &job.record.origin;
+        let (partition, offset) =
+            (Partition { topic: origin.topic.as_str().into(), number: origin.partition }, origin.offset);
+        let bury = matches!(task, Task::Bury(_));
+        async move {
+            let Some(rows) = rows else { return attempt.await };
+            if let Err(error) = rows.begin_alone(&partition, offset).await {
+                // Without the note nobody would know what ended the process.
+                return if bury { Outcome::BuryFailed } else { Outcome::Failed(HandlerError::from(error)) };
+            }
+            let outcome = attempt.await;
+            let done = matches!(outcome, Outcome::Handled { .. } | Outcome::Buried);
+            if let Err(error) = rows.end_alone(&partition, offset, done).await {
+                // The next attempt alone replaces the note; it is wrong if the process is killed before that.
+                tracing::debug!(group = rows.group, %partition, offset, error = %Chain(&error), "a note was not removed");
+            }
+            outcome
+        }
+    }
+}
+
+fn left(group: &str, error: &sqlx::Error) {
+    tracing::warn!(
+        group,
+        error = %Chain(error),
+        "the database does not know that partitions were given back: their next owner handles their first records one at \
+         a time"
+    );
+}

@@ -1,0 +1,192 @@
+//! Records that end the process: this test binary again, told to run the one test that consumes them.
+
+use std::{
+    collections::BTreeMap,
+    io::Read as _,
+    os::unix::process::ExitStatusExt,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use event_runtime::{
+    Clock, ConsumerBuilder, ConsumerContext, Database, Delivery, HandlerError, Migration, Outbox, RetryPolicy,
+    TransactionalHandler, Tx,
+    config::KafkaConfig,
+    consumer::{ConsumerMetrics, dead_letter::DeadLetter},
+    producer::Producer,
+};
+use sqlx::Row as _;
+use test_support::{TempDatabase, eventually};
+
+use super::scene::{GROUP, Note, Scene};
+
+/// A process may need its predecessor's session to end before it has partitions.
+const PATIENCE: Duration = Duration::from_secs(60);
+const BROKERS: &str = "CRASHES_BROKERS";
+const SETTINGS: &str = "CRASHES_SETTINGS";
+const DATABASE: &str = "CRASHES_DATABASE";
+const RETRIES: u32 = 1;
+const HANDLED: Migration =
+    Migration { version: 1, name: "handled", sql: "CREATE TABLE handled (key TEXT NOT NULL, text TEXT NOT NULL);" };
+
+/// `abort …` ends the process, `kill …` as the system does it when there is no memory; all others are written down.
+struct Deadly;
+
+impl TransactionalHandler for Deadly {
+    type Event = Note;
+
+    fn retry(&self) -> RetryPolicy {
+        RetryPolicy::limited(RETRIES).backoff(Duration::from_millis(50), Duration::from_millis(100))
+    }
+
+    async fn handle(&self, tx: &mut Tx, _outbox: &mut Outbox, delivery: &Delivery<Note>) -> Result<(), HandlerError> {
+        match delivery.event.text.split(' ').next() {
+            Some("abort") => std::process::abort(),
+            Some("kill") => {
+                let pid = std::process::id().to_string();
+                Command::new("kill").args(["-KILL", &pid]).status().map_err(HandlerError::retry)?;
+                std::future::pending::<()>().await;
+            }
+            // Long enough that the records of several keys run side by side.
+            _ => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+        sqlx::query("INSERT INTO handled (key, text) VALUES ($1, $2)")
+            .bind(&delivery.event.key)
+            .bind(&delivery.event.text)
+            .execute(tx.conn())
+            .await?;
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the child of the tests below"]
+async fn child() {
+    let setting = |name| std::env::var(name).unwrap();
+    let settings = setting(SETTINGS).lines().map(str::to_owned).collect();
+    let kafka = KafkaConfig { brokers: setting(BROKERS), settings };
+    let producer = Producer::new(&kafka).unwrap();
+    let database = Database::connect_lazy(&setting(DATABASE)).unwrap();
+    let builder = ConsumerBuilder::new(GROUP).transactional(&database, Deadly);
+    let context = ConsumerContext { kafka, producer, clock: Clock::system(), metrics: ConsumerMetrics::default() };
+    let consumer = builder.start(context).unwrap();
+    // Until the parent closes it.
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    consumer.shutdown(Duration::from_secs(10)).await.unwrap();
+}
+
+struct Process(Child);
+
+impl Process {
+    fn start(scene: &Scene, database: &TempDatabase) -> Process {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "consumer::crashes::child", "--ignored", "--nocapture"])
+            .env(BROKERS, &scene.kafka.brokers)
+            .env(SETTINGS, scene.kafka.settings.join("\n"))
+            .env(DATABASE, database.url())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Process(child)
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
+    }
+
+    async fn stop(mut self) {
+        drop(self.0.stdin.take());
+        let ended = eventually(PATIENCE, "end of the process", async || self.ended().ok_or("it runs")).await;
+        assert!(ended.success(), "{ended}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Starts a process as often as it dies, until everything is committed up to `offset`. How often it died.
+async fn run_to_the_end(scene: &Scene, database: &TempDatabase, offset: i64) -> u32 {
+    let mut deaths = 0;
+    loop {
+        let mut process = Process::start(scene, database);
+        let died = eventually(PATIENCE, "commit of everything, or a death", async || {
+            match (process.ended(), scene.try_committed()) {
+                (Some(status), _) => Ok(Some(status)),
+                (None, Ok(committed)) if committed == offset => Ok(None),
+                (None, other) => Err(other),
+            }
+        })
+        .await;
+        match died {
+            None => {
+                process.stop().await;
+                return deaths;
+            }
+            Some(status) => assert!(status.signal().is_some(), "{status}"),
+        }
+        deaths += 1;
+        assert!(deaths < 30, "it dies for ever");
+    }
+}
+
+async fn count(database: &Database, table: &str) -> i64 {
+    let count = sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
+    sqlx::query_scalar(count).fetch_one(database.pool()).await.unwrap()
+}
+
+/// The texts that were handled, by key, in order.
+async fn handled(database: &Database) -> BTreeMap<String, Vec<String>> {
+    let rows = sqlx::query("SELECT key, text FROM handled").fetch_all(database.pool()).await.unwrap();
+    let mut handled: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in rows {
+        handled.entry(row.get(0)).or_default().push(row.get(1));
+    }
+    handled
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_ends_the_process_is_dead_lettered_after_its_attempts_and_all_others_are_handled() {
+    // The new protocol's sessions are the broker's, and the embedded one's are of 30 seconds.
+    let mut scene = Scene::embedded().await;
+    let session = ["group.protocol=classic", "session.timeout.ms=3000", "heartbeat.interval.ms=500"];
+    scene.kafka.settings.extend(session.map(str::to_owned));
+    let test = TempDatabase::any().await;
+    let database = test.migrated(&[HANDLED]).await;
+    let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for number in 0..60 {
+        let (key, text) = match number {
+            20 => ("key-0".to_owned(), "abort".to_owned()),
+            33 => ("key-3".to_owned(), "kill".to_owned()),
+            _ => (format!("key-{}", number % 10), number.to_string()),
+        };
+        scene.publish(&key, &text).await;
+        if !matches!(number, 20 | 33) {
+            expected.entry(key).or_default().push(text);
+        }
+    }
+
+    let deaths = run_to_the_end(&scene, &test, 60).await;
+    println!("{deaths} deaths");
+    // Of the first one nobody knows the cause; after that each is an attempt of one of the two. A process that loses its
+    // session, on a busy machine, hands over cleanly and makes one death more.
+    let expected_deaths = 1 + 2 * (1 + RETRIES);
+    assert!((expected_deaths..expected_deaths + 3).contains(&deaths), "{deaths} deaths");
+    assert_eq!(handled(&database).await, expected, "each once, in the order of its key");
+    let letters = scene.dead_letters(2).await;
+    let mut letters: Vec<_> = letters.iter().map(|letter| DeadLetter::read(letter).unwrap()).collect();
+    letters.sort_by_key(|letter| letter.original.offset);
+    let places: Vec<_> = letters.iter().map(|letter| (letter.original.offset, letter.attempts)).collect();
+    assert_eq!(places, [(20, 1 + RETRIES), (33, 1 + RETRIES)]);
+    for letter in letters {
+        assert!(letter.error.contains("the process ended 2 times"), "{}", letter.error);
+        assert!(letter.error.contains("replay this dead letter"), "{}", letter.error);
+    }
+    assert_eq!(count(&database, "consumer_assignments").await, 0, "everything was given back");
+    assert_eq!(count(&database, "consumer_crashes").await, 0, "there is nothing left to remember");
+}

@@ -1,0 +1,91 @@
+//! What outlives a process, and tells the next one how it ended.
+
+use std::collections::{BTreeMap, HashMap};
+
+use event_runtime::scheduler::{Extent, Legacy, Partition};
+use rand::RngExt;
+
+use super::{CONCURRENCY, Counts, Entry, Nature, World};
+
+/// What outlives the process, beside the log and what is committed.
+#[derive(Default)]
+pub(super) struct Durable {
+    /// Who has a partition, and what it attempts alone.
+    pub(super) owners: BTreeMap<Partition, (Owner, Option<i64>)>,
+    pub(super) crashes: HashMap<(Partition, i64), u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Owner {
+    /// The process of so many deaths.
+    Life(u64),
+    /// Another member of the group.
+    Other,
+}
+
+impl World {
+    /// Tells how the owner before left a partition, as the database knows it, or where one ends.
+    pub(super) fn admit_one(&mut self) {
+        let Some(partition) = self.pick_owned() else { return };
+        let (generation, _) = self.owned[&partition];
+        if !self.held.remove(&partition) {
+            let end = self.log[&partition].last().expect("the log has records").offset + 1;
+            self.scheduler.note_extent(&partition, generation, Extent { start: 0, end });
+            return;
+        }
+        let me = Owner::Life(self.counts.deaths);
+        let before = self.durable.owners.insert(partition.clone(), (me, None)).filter(|(owner, _)| *owner != me);
+        if let Some((_, Some(offset))) = before {
+            *self.durable.crashes.entry((partition.clone(), offset)).or_default() += 1;
+        }
+        let crashes: BTreeMap<_, _> = self
+            .durable
+            .crashes
+            .iter()
+            .filter(|((of, _), _)| *of == partition)
+            .map(|((_, offset), n)| (*offset, *n))
+            .collect();
+        self.past.extend(crashes.iter().map(|(offset, crashes)| ((partition.clone(), *offset), *crashes)));
+        self.scheduler.admit(&partition, generation, Legacy { crashed: before.is_some(), crashes });
+    }
+
+    /// Which record runs alone, or that it has ended.
+    pub(super) fn note_alone(&mut self, entry: &Entry, offset: Option<i64>) {
+        let me = Owner::Life(self.counts.deaths);
+        if let Some((_, attempting)) = self.durable.owners.get_mut(&entry.partition).filter(|(owner, _)| *owner == me) {
+            *attempting = offset;
+        }
+    }
+
+    /// What the database comes to know of it: it may be away, and another member may have been quicker.
+    pub(super) fn give_back(&mut self, partition: &Partition) {
+        match self.random.random_range(0..4) {
+            0 => {}
+            1 => _ = self.durable.owners.insert(partition.clone(), (Owner::Other, None)),
+            _ => _ = self.durable.owners.remove(partition),
+        }
+    }
+
+    /// A record ends the process.
+    pub(super) fn die(&mut self, careful: bool) {
+        self.counts.unsolved += u64::from(!careful);
+        self.crash();
+    }
+
+    /// A record ends no more processes than it has attempts, but for those of whose end the cause was not known: there is
+    /// one where nothing is known of a partition, and the next only when as many records are done as may be the cause.
+    pub(super) fn check_deaths(&self) {
+        if self.faults.rebalances {
+            return;
+        }
+        let killers = self.log.values().flatten().filter(|entry| entry.nature == Nature::Kills).count() as u64;
+        let records = self.log.values().map(Vec::len).sum::<usize>() as u64;
+        let partitions = self.log.len() as u64;
+        let Counts { deaths, unsolved, .. } = self.counts;
+        assert!(
+            unsolved <= partitions + records / (4 * CONCURRENCY as u64),
+            "{unsolved} deaths by {killers} of {records} records"
+        );
+        assert_eq!(deaths - unsolved, killers * 3, "each of {killers} has three attempts");
+    }
+}
