@@ -109,6 +109,8 @@ fn parse_ago(text: &str) -> Option<Position> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -177,6 +179,29 @@ mod tests {
         ];
         for (position, expected) in table {
             assert_eq!(position.begin(10, 20, now), expected, "{position:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_position_or_an_error(text in any::<String>(), like in "[-@0-9a-zT:+. ]{0,12}") {
+            for text in [text, format!("@{like}"), format!("@-{like}"), like] {
+                let read = text.parse::<Position>();
+                if let Ok(position) = read {
+                    // Whatever was read lies in what the partition holds.
+                    if let Begin::Offset(offset) = position.begin(10, 20, Timestamp::UNIX_EPOCH) {
+                        prop_assert!((10..=20).contains(&offset), "{text}: {position:?}");
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_written_as_a_position_is_read_back(number in 0..=i64::MAX, seconds in 0..i64::from(i32::MAX)) {
+            prop_assert_eq!(format!("{number}").parse(), Ok(Position::Offset(number)));
+            prop_assert_eq!(format!("-{number}").parse(), Ok(Position::Last(number)));
+            let ago = SignedDuration::from_secs(seconds);
+            prop_assert_eq!(format!("@-{seconds}s").parse(), Ok(Position::Ago(ago)));
         }
     }
 }
