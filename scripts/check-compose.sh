@@ -126,6 +126,6 @@ docker stats --no-stream --format 'table {{.Name}}\t{{.MemUsage}}\t{{.CPUPerc}}'
 step "stopping"
 docker compose stop
 # 137 would be a kill: something did not end within its grace period, or ran out of memory.
-docker compose ps --all --format '{{.Service}} {{.ExitCode}}' | tee /dev/stderr | awk '/service|gateway/ && $2 != 0 { bad = 1 } END { exit bad }' ||
+docker compose ps --all --format '{{.Service}} {{.ExitCode}}' | tee -a /dev/stderr | awk '/service|gateway/ && $2 != 0 { bad = 1 } END { exit bad }' ||
   die "a service did not end cleanly"
 step "done"
