@@ -24,7 +24,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Clock, Outbox};
+use crate::{Clock, Outbox, outbox::Commits};
 
 pub use migrate::{MigrateError, Migration};
 
@@ -65,7 +65,7 @@ pub struct Database {
     /// Kept for the connection that listens for notifications; may hold a password.
     url: Arc<str>,
     /// Counts the transactions that put rows into the outbox.
-    commits: Arc<watch::Sender<u64>>,
+    commits: Arc<watch::Sender<Commits>>,
 }
 
 impl Database {
@@ -87,7 +87,13 @@ impl Database {
             Dialect::Sqlite => sqlite_pools(&url),
         }
         .map_err(DatabaseUrlError::Malformed)?;
-        Ok(Database { writers, readers, dialect, url: url.into(), commits: Arc::new(watch::Sender::new(0)) })
+        Ok(Database {
+            writers,
+            readers,
+            dialect,
+            url: url.into(),
+            commits: Arc::new(watch::Sender::new(Commits::default())),
+        })
     }
 
     /// The same for a database that must be there already: a missing SQLite file is not created.
@@ -188,11 +194,11 @@ impl Database {
     /// # Errors
     /// When a statement or the commit fails; then nothing is stored.
     pub async fn commit(&self, mut tx: Tx, outbox: Outbox) -> Result<(), sqlx::Error> {
-        let wake = !outbox.is_empty();
+        let buckets = outbox.buckets();
         outbox.store(&mut tx).await?;
         tx.commit().await?;
-        if wake {
-            self.commits.send_modify(|count| *count += 1);
+        if !buckets.is_empty() {
+            self.commits.send_modify(|commits| commits.add(buckets));
         }
         Ok(())
     }
@@ -204,7 +210,7 @@ impl Database {
     }
 
     /// Changes whenever a transaction of this process put rows into the outbox.
-    pub(crate) fn commits(&self) -> watch::Receiver<u64> {
+    pub(crate) fn commits(&self) -> watch::Receiver<Commits> {
         self.commits.subscribe()
     }
 

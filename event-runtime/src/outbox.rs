@@ -4,13 +4,18 @@
 //! lock of their own on what the key stands for (the row of the order) until the commit: then the sequence number a row
 //! is given and the moment it becomes visible agree. Each row is published at least once, always with the same event id.
 //! A delayed row lives in a table of its own and moves over when it is due; its place in the order counts from then.
+//!
+//! Every instance of a service runs a relay, and the relays share out the keys among them.
 
+mod bucket;
 mod lanes;
 mod lease;
 mod metrics;
 mod outage;
+mod publisher;
 mod relay;
 mod row;
+mod share;
 mod store;
 mod table;
 mod wake;
@@ -19,6 +24,10 @@ use jiff::Timestamp;
 use shared_events::{CorrelationId, Envelope, Event, EventId, Topic};
 
 use crate::{Delivery, HandlerError, Tx, telemetry::trace};
+
+use bucket::{Bucket, Buckets};
+
+pub(crate) use wake::Commits;
 
 pub use metrics::Metrics;
 pub use relay::Relay;
@@ -113,6 +122,11 @@ impl Outbox {
     /// Whether nothing was published.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// Where its rows are going to be.
+    pub(crate) fn buckets(&self) -> Buckets {
+        self.rows.iter().map(|row| Bucket::of(row.key.as_bytes())).collect()
     }
 
     /// What was published so far, in order.

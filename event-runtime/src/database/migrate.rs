@@ -55,17 +55,19 @@ pub enum MigrateError {
 }
 
 /// The runtime's own tables: the only SQL that differs between the databases.
-fn runtime_migrations(dialect: Dialect) -> [Migration; 3] {
+fn runtime_migrations(dialect: Dialect) -> [Migration; 4] {
     let tables = match dialect {
         Dialect::Postgres => include_str!("../../migrations/postgres/0001_inbox_and_outbox.sql"),
         Dialect::Sqlite => include_str!("../../migrations/sqlite/0001_inbox_and_outbox.sql"),
     };
     let dead = include_str!("../../migrations/0002_dead_letters_in_the_inbox.sql");
     let assignments = include_str!("../../migrations/0003_consumer_assignments.sql");
+    let buckets = include_str!("../../migrations/0004_outbox_buckets.sql");
     [
         Migration { version: 1, name: "inbox and outbox", sql: tables },
         Migration { version: 2, name: "dead letters in the inbox", sql: dead },
         Migration { version: 3, name: "consumer assignments", sql: assignments },
+        Migration { version: 4, name: "outbox buckets", sql: buckets },
     ]
 }
 
@@ -136,4 +138,40 @@ async fn applied(conn: &mut AnyConnection, owner: &str) -> Result<Vec<(i64, Stri
         .fetch_all(conn)
         .await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows that an earlier version left are found by the relays of this one.
+    #[tokio::test]
+    async fn rows_of_the_version_before_have_no_bucket_yet() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::connect_lazy(&format!("sqlite:{}/test.db", folder.path().display())).unwrap();
+        let mut tx = database.begin().await.unwrap();
+        raw_sql(HISTORY).execute(tx.conn()).await.unwrap();
+        let before = &runtime_migrations(Dialect::Sqlite)[..3];
+        apply(&mut tx, "event-runtime", before, Timestamp::UNIX_EPOCH).await.unwrap();
+        for (table, time) in [("outbox", "created_at"), ("outbox_delayed", "not_before")] {
+            let row = format!(
+                "INSERT INTO {table} (event_id, topic, record_key, headers, value, {time}) VALUES ('e', 't', 'k', '[]', '', 1)"
+            );
+            raw_sql(sqlx::AssertSqlSafe(row)).execute(tx.conn()).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+
+        database.migrate(&[]).await.unwrap();
+        let without: i64 = sqlx::query_scalar(
+            "SELECT (SELECT COUNT(*) FROM outbox WHERE bucket IS NULL) + \
+                    (SELECT COUNT(*) FROM outbox_delayed WHERE bucket IS NULL)",
+        )
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
+        assert_eq!(without, 2);
+        let buckets: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM outbox_bucket").fetch_one(database.pool()).await.unwrap();
+        assert_eq!(buckets, 16);
+    }
 }

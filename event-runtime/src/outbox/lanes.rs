@@ -5,16 +5,25 @@
 //! away) and the second one pass, no repetition brings them back into order. Idempotence does not help there, it only
 //! orders records that succeed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::row::StoredRow;
+use super::{
+    bucket::{Bucket, Buckets},
+    row::StoredRow,
+};
 
 /// The rows that were read and not yet removed from the table.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     /// Keys that have a row on its way, and what waits behind it.
     busy: HashMap<String, VecDeque<StoredRow>>,
-    in_hand: HashSet<i64>,
+    in_hand: HashMap<i64, InHand>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct InHand {
+    bucket: Bucket,
     bytes: usize,
 }
 
@@ -25,10 +34,9 @@ const MOST_BYTES: usize = 16 * 1024 * 1024;
 impl Lanes {
     /// Takes a row as it was read; rows come in their order. Returns it when it may be sent at once.
     pub fn admit(&mut self, row: StoredRow) -> Option<StoredRow> {
-        if !self.in_hand.insert(row.seq) {
+        if !self.hold(row.seq, row.bucket, row.size()) {
             return None;
         }
-        self.bytes += row.size();
         match self.busy.get_mut(&row.key) {
             Some(waiting) => {
                 waiting.push_back(row);
@@ -41,6 +49,16 @@ impl Lanes {
         }
     }
 
+    /// Keeps a row from being read again that is not going to be sent. False if it is in hand already.
+    pub fn hold(&mut self, seq: i64, bucket: Bucket, bytes: usize) -> bool {
+        if self.in_hand.contains_key(&seq) {
+            return false;
+        }
+        self.in_hand.insert(seq, InHand { bucket, bytes });
+        self.bytes += bytes;
+        true
+    }
+
     /// The row of `key` that was on its way has arrived (or was set aside); returns the one to send next.
     pub fn next(&mut self, key: &str) -> Option<StoredRow> {
         let next = self.busy.get_mut(key)?.pop_front();
@@ -50,16 +68,33 @@ impl Lanes {
         next
     }
 
-    /// The row is no longer in the table.
-    pub fn removed(&mut self, row: &StoredRow) {
-        if self.in_hand.remove(&row.seq) {
-            self.bytes -= row.size();
+    /// `row` was not sent. It is read again, and before what waits behind it, so that goes as well.
+    pub fn withdraw(&mut self, row: &StoredRow) {
+        self.removed(row.seq);
+        for waiting in self.busy.remove(&row.key).unwrap_or_default() {
+            self.removed(waiting.seq);
+        }
+    }
+
+    /// The row is no longer in the table, or no longer this relay's.
+    pub fn removed(&mut self, seq: i64) {
+        if let Some(row) = self.in_hand.remove(&seq) {
+            self.bytes -= row.bytes;
         }
     }
 
     /// The rows in hand, which need not be read again.
-    pub fn in_hand(&self) -> Vec<i64> {
-        self.in_hand.iter().copied().collect()
+    pub fn in_hand(&self) -> BTreeMap<Bucket, Vec<i64>> {
+        let mut rows: BTreeMap<Bucket, Vec<i64>> = BTreeMap::new();
+        for (seq, row) in &self.in_hand {
+            rows.entry(row.bucket).or_default().push(*seq);
+        }
+        rows
+    }
+
+    /// The buckets with rows in hand.
+    pub fn buckets(&self) -> Buckets {
+        self.in_hand.values().map(|row| row.bucket).collect()
     }
 
     /// Whether more rows may be read.
@@ -70,6 +105,8 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
     use shared_events::EventId;
 
@@ -78,6 +115,8 @@ mod tests {
     fn row(seq: i64, key: &str) -> StoredRow {
         StoredRow {
             seq,
+            bucket: Bucket::of(key.as_bytes()),
+            fence: 1,
             event_id: EventId::new(),
             topic: "t".to_owned(),
             key: key.to_owned(),
@@ -104,8 +143,21 @@ mod tests {
             lanes.admit(row.clone());
         }
         assert!(!lanes.has_room());
-        lanes.removed(&rows[0]);
+        lanes.removed(rows[0].seq);
         assert!(lanes.has_room());
+    }
+
+    /// Were the second one kept, it would be sent before the first is read again.
+    #[test]
+    fn a_row_that_is_withdrawn_takes_along_what_waits_behind_it() {
+        let mut lanes = Lanes::default();
+        let first = lanes.admit(row(1, "a")).unwrap();
+        assert!(lanes.admit(row(2, "a")).is_none() && lanes.admit(row(3, "b")).is_some());
+        lanes.withdraw(&first);
+        assert_eq!(lanes.in_hand.keys().copied().collect::<Vec<_>>(), [3]);
+        assert_eq!(lanes.admit(row(1, "a")).map(|row| row.seq), Some(1));
+        assert!(lanes.admit(row(2, "a")).is_none());
+        assert_eq!(lanes.next("a").map(|row| row.seq), Some(2));
     }
 
     proptest! {
@@ -127,7 +179,7 @@ mod tests {
                 if let (Some(pick), false) = (picks.pop(), sending.is_empty()) {
                     let row = sending.swap_remove(pick % sending.len());
                     sent.entry(row.key.clone()).or_default().push(row.seq);
-                    lanes.removed(&row);
+                    lanes.removed(row.seq);
                     sending.extend(lanes.next(&row.key));
                 } else if unread.is_empty() {
                     picks.push(0);

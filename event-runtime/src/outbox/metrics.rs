@@ -17,6 +17,7 @@ pub struct Metrics {
     rows: Gauge,
     delayed: Gauge,
     oldest_age: Gauge<f64, AtomicU64>,
+    pub(super) buckets: Gauge,
     pub(super) published: Counter,
     pub(super) retries: Counter,
     pub(super) set_aside: Counter,
@@ -30,6 +31,7 @@ impl Metrics {
             rows: Gauge::default(),
             delayed: Gauge::default(),
             oldest_age: Gauge::default(),
+            buckets: Gauge::default(),
             published: Counter::default(),
             retries: Counter::default(),
             set_aside: Counter::default(),
@@ -48,6 +50,11 @@ impl Metrics {
             "For how long the oldest unpublished event has been due; 0 when there is none",
             metrics.oldest_age.clone(),
         );
+        families.register(
+            "outbox_buckets",
+            "Buckets of the outbox that this instance publishes; all instances together have 16",
+            metrics.buckets.clone(),
+        );
         families.register("outbox_published", "Events that Kafka acknowledged", metrics.published.clone());
         families.register("outbox_retries", "Attempts to publish an event that failed", metrics.retries.clone());
         families.register(
@@ -63,7 +70,7 @@ impl Metrics {
         metrics
     }
 
-    /// Shows nothing: another instance publishes, and counts what waits.
+    /// Shows nothing: another instance counts what waits.
     pub(super) fn stand_by(&self) {
         self.rows.set(0);
         self.delayed.set(0);

@@ -1,8 +1,8 @@
 //! Publishes the rows of an outbox.
 //!
-//! A relay is a loop over four steps: read the oldest rows, hand to the producer those whose key is free, take what was
-//! acknowledged, and remove it in one transaction together with what [`OnPublished`] notes. It never waits for all of
-//! what it sent: a partition without a leader holds back its own keys, nobody else's.
+//! A relay is a loop over five steps: see which buckets are its own, read their oldest rows, hand to the producer those whose
+//! key is free, take what was acknowledged, and remove it in one transaction together with what [`OnPublished`] notes. It
+//! never waits for all of what it sent: a partition without a leader holds back its own keys, nobody else's.
 
 use std::{
     sync::Arc,
@@ -16,33 +16,26 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Metrics, OnPublished, depth,
+    Metrics, OnPublished,
+    bucket::{Bucket, Buckets},
+    depth,
     lanes::Lanes,
-    lease::Lease,
+    lease::Holder,
     outage::Outage,
+    publisher::Publisher,
     row::StoredRow,
-    table::{self, BATCH, Outcome, Unreadable},
-    wake::{Bell, Wake},
+    table::{self, BATCH, Done, Fate},
+    wake::{Bell, News, Wake},
 };
-use crate::{
-    Clock, Database,
-    error::Chain,
-    producer::{ProduceError, Producer},
-};
+use crate::{Clock, Database, error::Chain, producer::Producer};
 
-/// Publishes the rows of one database's outbox. Every instance of a service runs one; one of them at a time does the
-/// work, the others stand by.
+/// Publishes the rows of one database's outbox. Every instance of a service runs one, and they share out the keys.
 pub struct Relay {
     database: Database,
-    producer: Producer,
-    service: &'static str,
     on_published: Option<Arc<dyn OnPublished>>,
     clock: Clock,
-    metrics: Metrics,
-    unknown_topic_patience: Duration,
-    /// Tells this relay from all others in the lease.
-    owner: String,
-    kafka: Outage,
+    holder: Holder,
+    publisher: Publisher,
     storage: Outage,
 }
 
@@ -50,9 +43,9 @@ pub struct Relay {
 const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(5);
 /// An acknowledgement that takes longer is an outage, long before the producer gives up.
 const SLOW: Duration = Duration::from_secs(3);
-const RENEW: Duration = Duration::from_secs(2);
+/// How often leases are extended, and those of others looked at.
+const LOOK_AT_LEASES: Duration = Duration::from_secs(1);
 const LOOK_AT_DEPTH: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Relay {
     /// A relay for `service`, whose producer keeps its records' order.
@@ -65,284 +58,272 @@ impl Relay {
     ) -> Relay {
         Relay {
             database,
-            producer,
-            service,
             on_published,
-            clock,
-            metrics: Metrics::unregistered(),
-            unknown_topic_patience: Duration::from_secs(60),
-            owner: Uuid::now_v7().to_string(),
-            kafka: Outage::of("Kafka", service),
+            clock: clock.clone(),
+            holder: Holder::new(Uuid::now_v7().to_string()),
+            publisher: Publisher::new(producer, service, clock),
             storage: Outage::of("the database", service),
         }
     }
 
     /// Counts in `metrics`.
-    pub fn with_metrics(self, metrics: Metrics) -> Relay {
-        Relay { metrics, ..self }
+    pub fn with_metrics(mut self, metrics: Metrics) -> Relay {
+        self.publisher.metrics = metrics;
+        self
     }
 
     /// Sets a row aside when its topic has been missing for so long (default: a minute). Brokers that have just started
     /// may not know their topics yet.
-    pub fn with_unknown_topic_patience(self, unknown_topic_patience: Duration) -> Relay {
-        Relay { unknown_topic_patience, ..self }
+    pub fn with_unknown_topic_patience(mut self, unknown_topic_patience: Duration) -> Relay {
+        self.publisher.unknown_topic_patience = unknown_topic_patience;
+        self
     }
 
-    /// Publishes until `shutdown` is cancelled, then waits for the acknowledgements that are due and lets another relay
+    /// Publishes until `shutdown` is cancelled, then waits for the acknowledgements that are due and lets the other relays
     /// take over at once.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut wake = Wake::new(&self.database);
-        while !shutdown.is_cancelled() {
-            match Lease::acquire(&self.database, &self.owner, self.clock.now()).await {
-                Ok(Some(lease)) => {
-                    self.storage.over();
-                    tracing::debug!(service = self.service, "publishing the outbox");
-                    self.lead(lease, &mut wake, &shutdown).await;
-                }
-                Ok(None) => {
-                    self.storage.over();
-                    self.stand_by(&mut wake, &shutdown).await;
-                }
-                Err(error) => {
-                    self.storage.failed(&error);
-                    pause(Duration::from_secs(1), &shutdown).await;
-                }
-            }
-        }
-    }
-
-    /// Passes the bell on to the relay that publishes, until it is time to look at the lease again.
-    async fn stand_by(&self, wake: &mut Wake, shutdown: &CancellationToken) {
-        let mut until = Box::pin(sleep(wake.poll_interval()));
-        loop {
-            let bell = tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = &mut until => return,
-                bell = wake.rung() => bell,
-            };
-            match bell {
-                // Perhaps the lease is free.
-                Bell::Elsewhere => return,
-                Bell::Here => {
-                    if let Err(error) = wake.ring_elsewhere().await {
-                        tracing::debug!(%error, "the publishing relay will notice by polling");
-                    }
-                }
-            }
-        }
-    }
-
-    /// Publishes while the lease is held.
-    async fn lead(&self, lease: Lease, wake: &mut Wake, shutdown: &CancellationToken) {
+        let mut wake = Wake::new(&self.database, self.holder.name());
         let mut work = Work::new();
         while !shutdown.is_cancelled() {
-            match self.step(&lease, &mut work, wake, shutdown).await {
-                Ok(true) => self.storage.over(),
-                Ok(false) => {
-                    self.metrics.stand_by();
-                    tracing::info!(service = self.service, "another relay publishes the outbox now");
-                    return;
-                }
+            match self.step(&mut work, &mut wake, &shutdown).await {
+                Ok(()) => self.storage.over(),
                 // What was acknowledged stays in hand, so that nothing is published twice for it.
                 Err(error) => {
                     self.storage.failed(&error);
-                    pause(Duration::from_millis(500), shutdown).await;
+                    work.look = true;
+                    pause(Duration::from_millis(500), &shutdown).await;
                 }
             }
         }
-        if let Err(error) = self.finish(lease, work, wake).await {
-            let error = Chain(&error).to_string();
-            tracing::warn!(
-                service = self.service,
-                error,
-                "the last events stay in the outbox and may be published again"
-            );
+        if let Err(error) = self.finish(work, &wake).await {
+            let (service, error) = (self.publisher.service, Chain(&error).to_string());
+            tracing::warn!(service, error, "the last events stay in the outbox and may be published again");
         }
     }
 
-    /// Reads, sends, waits for something to happen, removes. False when the lease is lost.
+    /// Reads, sends, waits for something to happen, removes.
     async fn step<'a>(
         &'a self,
-        lease: &Lease,
         work: &mut Work<'a>,
         wake: &mut Wake,
         shutdown: &CancellationToken,
-    ) -> Result<bool, sqlx::Error> {
-        if work.look && work.lanes.has_room() {
-            if !self.read(lease, work).await? {
-                return Ok(false);
-            }
-            work.next_due = table::next_due(&self.database).await?;
+    ) -> Result<(), sqlx::Error> {
+        if work.leases_due() {
+            self.look_at_leases(work, wake).await?;
         }
-        let now = self.clock.now();
-        if work.next_due.is_some_and(|due| due <= now) {
-            if !table::move_due(&self.database, lease, now).await? {
-                return Ok(false);
-            }
-            work.next_due = None;
-            work.look = true;
+        if work.look && work.lanes.has_room() {
+            self.read(work).await?;
+            self.fulfil_duties(work, wake).await?;
         }
         if !work.look || !work.lanes.has_room() {
+            let now = self.clock.now();
             let nap = work.next_due.map_or(Duration::MAX, |due| due.duration_since(now).unsigned_abs());
-            self.wait(work, nap.min(wake.poll_interval()), wake, shutdown).await;
+            let nap = nap.min(wake.poll_interval()).min(work.until_leases());
+            self.wait(work, nap, wake, shutdown).await;
+        } else if let Some(bell) = wake.rung().now_or_never() {
+            self.heard(bell, work, wake).await;
         }
-        while let Some(Some(outcome)) = work.sending.next().now_or_never() {
-            self.arrived(work, outcome);
+        while let Some(Some((row, fate))) = work.sending.next().now_or_never() {
+            self.arrived(work, row, fate);
         }
         self.watch_progress(work);
-        if work.done.is_empty() && work.renewed.elapsed() < RENEW {
-            return Ok(true);
-        }
-        self.settle(lease, work).await
+        if work.done.is_empty() { Ok(()) } else { self.settle(work).await }
     }
 
-    /// False when the lease is lost.
-    async fn read<'a>(&'a self, lease: &Lease, work: &mut Work<'a>) -> Result<bool, sqlx::Error> {
-        let batch = table::read(&self.database, &work.lanes.in_hand()).await?;
-        // A full batch: there may be more. Should setting rows aside fail, they are read again.
-        work.look = batch.rows.len() == BATCH || !batch.unreadable.is_empty();
+    /// Extends this relay's leases, and evens out its share with the other relays.
+    async fn look_at_leases(&self, work: &mut Work<'_>, wake: &Wake) -> Result<(), sqlx::Error> {
+        let (share, began, now) = (&self.publisher.share, Instant::now(), self.clock.now());
+        let before = share.held();
+        let standing = self.holder.extend(&self.database, now).await?;
+        share.extended(&standing, began);
+        work.leases_seen = Some(began);
+        if !standing.free.is_empty() {
+            share.taken(self.holder.take(&self.database, standing.free, now).await?);
+            work.look = true;
+        }
+        self.give_back(work, wake).await?;
+        let held = share.held();
+        self.publisher.metrics.buckets.set(i64::try_from(held.len()).unwrap_or(i64::MAX));
+        if held != before {
+            let (service, buckets) = (self.publisher.service, held.len());
+            tracing::debug!(service, buckets, of = Buckets::all().len(), "publishing these buckets of the outbox");
+        }
+        self.measure(work, held, now).await;
+        Ok(())
+    }
+
+    /// Gives back what others are to have, bucket by bucket, once nothing of it is on its way.
+    async fn give_back(&self, work: &mut Work<'_>, wake: &Wake) -> Result<(), sqlx::Error> {
+        let share = &self.publisher.share;
+        let ready = share.leaving().without(work.lanes.buckets());
+        if !ready.is_empty() {
+            self.holder.release(&self.database, ready).await?;
+            share.given_back(ready);
+            wake.ring_elsewhere(News::Free).await;
+        }
+        Ok(())
+    }
+
+    /// One relay counts what waits, for all of them.
+    async fn measure(&self, work: &mut Work<'_>, held: Buckets, now: Timestamp) {
+        let metrics = &self.publisher.metrics;
+        if !held.contains(Bucket::FIRST) {
+            return metrics.stand_by();
+        }
+        if work.measured.is_some_and(|measured| measured.elapsed() < LOOK_AT_DEPTH) {
+            return;
+        }
+        work.measured = Some(Instant::now());
+        match depth(&self.database, now).await {
+            Ok(depth) => metrics.show(&depth),
+            // A row that cannot be counted must not keep the others from being published.
+            Err(error) => tracing::debug!(error = %Chain(&error), "the outbox was not counted"),
+        }
+    }
+
+    async fn read<'a>(&'a self, work: &mut Work<'a>) -> Result<(), sqlx::Error> {
+        let open = self.publisher.share.open();
+        if open.is_empty() {
+            work.look = false;
+            return Ok(());
+        }
+        let batch = table::read(&self.database, &open, &work.lanes.in_hand()).await?;
+        // A full batch: there may be more.
+        work.look = batch.rows.len() + batch.unreadable.len() == BATCH;
         for row in batch.rows {
             if let Some(row) = work.lanes.admit(row) {
-                work.sending.push(self.deliver(row).boxed());
+                work.sending.push(self.publisher.deliver(row).boxed());
             }
         }
-        if batch.unreadable.is_empty() {
-            return Ok(true);
+        for row in batch.unreadable {
+            if let Fate::Poison(reason) = &row.fate
+                && work.lanes.hold(row.seq, row.bucket, 0)
+            {
+                let (service, seq) = (self.publisher.service, row.seq);
+                self.publisher.metrics.set_aside.inc();
+                tracing::error!(service, seq, reason, "a row of the outbox is set aside in the table outbox_poison");
+                work.done.push(row);
+            }
         }
-        if !table::set_unreadable_aside(&self.database, lease, &batch.unreadable, self.clock.now()).await? {
-            return Ok(false);
+        Ok(())
+    }
+
+    /// What one relay does for all: give rows without a bucket theirs, and move delayed rows that are due.
+    async fn fulfil_duties(&self, work: &mut Work<'_>, wake: &Wake) -> Result<(), sqlx::Error> {
+        work.next_due = None;
+        let open = self.publisher.share.open();
+        let Some(fence) = open.get(&Bucket::FIRST).copied() else { return Ok(()) };
+        let duties = table::duties(&self.database).await?;
+        let now = self.clock.now();
+        let due = duties.next_due.is_some_and(|due| due <= now);
+        let mut held = true;
+        if duties.unsorted {
+            held = table::sort(&self.database, &self.holder, fence, now).await?;
         }
-        for Unreadable { seq, reason } in batch.unreadable {
-            self.metrics.set_aside.inc();
-            tracing::error!(
-                service = self.service,
-                seq,
-                reason,
-                "a row of the outbox is set aside in outbox_poison; mend it there and move it back"
-            );
+        if due && held {
+            held = table::move_due(&self.database, &self.holder, fence, now).await?;
         }
-        Ok(true)
+        if !held {
+            work.leases_seen = None;
+        } else if due || duties.unsorted {
+            // Rows for anyone, and perhaps more to do.
+            work.look = true;
+            if open.len() < Buckets::all().len() {
+                wake.ring_elsewhere(News::Rows).await;
+            }
+        } else {
+            work.next_due = duties.next_due;
+        }
+        Ok(())
     }
 
     /// Until an acknowledgement, a bell, or `nap` is over.
     async fn wait<'a>(&'a self, work: &mut Work<'a>, nap: Duration, wake: &mut Wake, shutdown: &CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => {}
-            Some(outcome) = work.sending.next() => self.arrived(work, outcome),
-            _ = wake.rung() => work.look = true,
+            Some((row, fate)) = work.sending.next() => self.arrived(work, row, fate),
+            bell = wake.rung() => self.heard(bell, work, wake).await,
             () = sleep(nap) => work.look = true,
         }
     }
 
+    async fn heard(&self, bell: Bell, work: &mut Work<'_>, wake: &Wake) {
+        match bell {
+            Bell::Here(buckets) => {
+                let open = self.publisher.share.open().into_keys().collect();
+                work.look |= !buckets.and(open).is_empty();
+                if !buckets.without(open).is_empty() {
+                    wake.ring_elsewhere(News::Rows).await;
+                }
+            }
+            Bell::Rows => work.look = true,
+            Bell::Free => work.leases_seen = None,
+        }
+    }
+
     /// Sets out the next row of the key before anything else happens: the transaction that removes this one takes a while.
-    fn arrived<'a>(&'a self, work: &mut Work<'a>, outcome: Outcome) {
-        if let Some(next) = work.lanes.next(&outcome.row().key) {
-            work.sending.push(self.deliver(next).boxed());
+    fn arrived<'a>(&'a self, work: &mut Work<'a>, row: StoredRow, fate: Option<Fate>) {
+        let Some(fate) = fate else { return work.lanes.withdraw(&row) };
+        if let Some(next) = work.lanes.next(&row.key) {
+            work.sending.push(self.publisher.deliver(next).boxed());
         }
         work.progress = Instant::now();
-        work.done.push(outcome);
-    }
-
-    /// Sends one row until Kafka has it or never will.
-    async fn deliver(&self, row: StoredRow) -> Outcome {
-        let began = Instant::now();
-        let mut backoff = Duration::from_millis(100);
-        loop {
-            let error = match self.producer.send(row.to_record()).await {
-                Ok(origin) => {
-                    self.kafka.over();
-                    self.count_published(&row);
-                    return Outcome::Published(row, origin);
-                }
-                Err(error) => error,
-            };
-            self.metrics.retries.inc();
-            match &error {
-                ProduceError::TooLarge { .. } => return self.set_aside(row, &error),
-                ProduceError::UnknownTopic { .. } if began.elapsed() >= self.unknown_topic_patience => {
-                    return self.set_aside(row, &error);
-                }
-                ProduceError::UnknownTopic { .. } => {
-                    let (id, error) = (row.event_id, Chain(&error).to_string());
-                    tracing::warn!(service = self.service, event = %id, error, "the event waits for its topic");
-                }
-                _ => self.kafka.failed(&error),
-            }
-            sleep(backoff).await;
-            backoff = (backoff * 2).min(LONGEST_PAUSE);
-        }
-    }
-
-    fn set_aside(&self, row: StoredRow, error: &ProduceError) -> Outcome {
-        let reason = Chain(error).to_string();
-        self.metrics.set_aside.inc();
-        tracing::error!(
-            service = self.service, event = %row.event_id, key = row.key, topic = row.topic, reason,
-            "the event cannot be published and is set aside in outbox_poison; later events of its key go on"
-        );
-        Outcome::Poison(row, reason)
-    }
-
-    fn count_published(&self, row: &StoredRow) {
-        let micros = u32::try_from((self.clock.now().as_microsecond() - row.created_at).max(0)).unwrap_or(u32::MAX);
-        self.metrics.published.inc();
-        self.metrics.publish_seconds.observe(f64::from(micros) / 1e6);
+        work.done.push(Done { seq: row.seq, bucket: row.bucket, fence: row.fence, fate });
     }
 
     fn watch_progress(&self, work: &mut Work<'_>) {
         if work.sending.is_empty() {
             work.progress = Instant::now();
         } else if work.progress.elapsed() > SLOW {
-            self.kafka.began("no acknowledgement for 3 s");
+            self.publisher.kafka.began("no acknowledgement for 3 s");
         }
     }
 
-    /// Removes what arrived, or just extends the lease. False when the lease is lost.
-    async fn settle(&self, lease: &Lease, work: &mut Work<'_>) -> Result<bool, sqlx::Error> {
-        let now = self.clock.now();
-        let held = if work.done.is_empty() {
-            lease.renew(&self.database, now).await?
-        } else {
-            table::settle(&self.database, lease, self.on_published.as_deref(), &work.done, now).await?
-        };
-        work.renewed = Instant::now();
-        for outcome in work.done.drain(..) {
-            work.lanes.removed(outcome.row());
+    /// Removes what arrived.
+    async fn settle(&self, work: &mut Work<'_>) -> Result<(), sqlx::Error> {
+        let on_published = self.on_published.as_deref();
+        if !table::settle(&self.database, &self.holder, on_published, &work.done, self.clock.now()).await? {
+            let service = self.publisher.service;
+            tracing::info!(service, "another relay has taken buckets over; some events may be published twice");
+            work.leases_seen = None;
         }
-        if work.measured.is_none_or(|measured| measured.elapsed() > LOOK_AT_DEPTH) {
-            work.measured = Some(Instant::now());
-            self.metrics.show(&depth(&self.database, now).await?);
+        for row in work.done.drain(..) {
+            work.lanes.removed(row.seq);
         }
-        Ok(held)
+        Ok(())
     }
 
-    async fn finish(&self, lease: Lease, mut work: Work<'_>, wake: &Wake) -> Result<(), sqlx::Error> {
+    async fn finish(&self, mut work: Work<'_>, wake: &Wake) -> Result<(), sqlx::Error> {
         let end = Instant::now() + LAST_ACKNOWLEDGEMENTS;
         // Rows that wait behind one on its way stay in the outbox.
-        while let Ok(Some(outcome)) = timeout(end.saturating_duration_since(Instant::now()), work.sending.next()).await
+        while let Ok(Some((row, fate))) =
+            timeout(end.saturating_duration_since(Instant::now()), work.sending.next()).await
         {
-            work.done.push(outcome);
+            if let Some(fate) = fate {
+                work.done.push(Done { seq: row.seq, bucket: row.bucket, fence: row.fence, fate });
+            }
         }
-        if self.settle(&lease, &mut work).await? {
-            lease.release(&self.database).await?;
-            wake.ring_elsewhere().await?;
+        if !work.done.is_empty() {
+            self.settle(&mut work).await?;
         }
+        self.holder.leave(&self.database).await?;
+        wake.ring_elsewhere(News::Free).await;
         Ok(())
     }
 }
 
-/// What a publishing relay has in hand.
+/// What a relay has in hand.
 struct Work<'a> {
     lanes: Lanes,
-    sending: FuturesUnordered<BoxFuture<'a, Outcome>>,
+    sending: FuturesUnordered<BoxFuture<'a, (StoredRow, Option<Fate>)>>,
     /// Arrived, and still in the table.
-    done: Vec<Outcome>,
+    done: Vec<Done>,
     /// There may be rows that were not read yet.
     look: bool,
     /// When the next delayed row is due.
     next_due: Option<Timestamp>,
-    /// When the lease was last extended.
-    renewed: Instant,
+    /// When the leases were last extended; none if they are to be looked at now.
+    leases_seen: Option<Instant>,
     /// When Kafka last acknowledged something, or nothing was on its way.
     progress: Instant,
     /// When the depth was last counted.
@@ -351,17 +332,24 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn new() -> Self {
-        let now = Instant::now();
         Work {
             lanes: Lanes::default(),
             sending: FuturesUnordered::new(),
             done: Vec::new(),
             look: true,
             next_due: None,
-            renewed: now,
-            progress: now,
+            leases_seen: None,
+            progress: Instant::now(),
             measured: None,
         }
+    }
+
+    fn leases_due(&self) -> bool {
+        self.until_leases().is_zero()
+    }
+
+    fn until_leases(&self) -> Duration {
+        self.leases_seen.map_or(Duration::ZERO, |seen| LOOK_AT_LEASES.saturating_sub(seen.elapsed()))
     }
 }
 

@@ -3,12 +3,16 @@
 use shared_events::{Envelope, EventId};
 use sqlx::{Row as _, any::AnyRow};
 
+use super::bucket::{Bucket, Fences};
 use crate::{database::columns::undecodable, producer::OutgoingRecord};
 
 /// A row of the outbox as the relay reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoredRow {
     pub seq: i64,
+    pub bucket: Bucket,
+    /// The number under which its bucket was held when it was read.
+    pub fence: i64,
     pub event_id: EventId,
     pub topic: String,
     pub key: String,
@@ -19,24 +23,34 @@ pub(super) struct StoredRow {
 }
 
 /// The columns [`StoredRow::from_row`] expects, in this order.
-pub(super) const COLUMNS: &str = "seq, event_id, topic, record_key, headers, value, created_at";
+pub(super) const COLUMNS: &str = "seq, bucket, event_id, topic, record_key, headers, value, created_at";
 
 pub(super) fn headers_to_json(envelope: &Envelope) -> String {
     serde_json::to_string(&envelope.to_headers()).expect("pairs of strings can always be written as JSON")
 }
 
+/// The bucket of a row with [`COLUMNS`], or with only the first two of them.
+pub(super) fn bucket(row: &AnyRow) -> Result<Bucket, sqlx::Error> {
+    Bucket::numbered(row.try_get(1)?).ok_or_else(|| undecodable("bucket", "there is no such bucket"))
+}
+
 impl StoredRow {
-    pub fn from_row(row: &AnyRow) -> Result<StoredRow, sqlx::Error> {
-        let event_id: String = row.try_get(1)?;
-        let headers: String = row.try_get(4)?;
+    pub fn from_row(row: &AnyRow, fences: &Fences) -> Result<StoredRow, sqlx::Error> {
+        let bucket = bucket(row)?;
+        let fence =
+            fences.get(&bucket).copied().ok_or_else(|| undecodable("bucket", "it is of a bucket that was not read"))?;
+        let event_id: String = row.try_get(2)?;
+        let headers: String = row.try_get(5)?;
         Ok(StoredRow {
             seq: row.try_get(0)?,
+            bucket,
+            fence,
             event_id: event_id.parse().map_err(|source| undecodable("event_id", source))?,
-            topic: row.try_get(2)?,
-            key: row.try_get(3)?,
+            topic: row.try_get(3)?,
+            key: row.try_get(4)?,
             headers: serde_json::from_str(&headers).map_err(|source| undecodable("headers", source))?,
-            value: row.try_get(5)?,
-            created_at: row.try_get(6)?,
+            value: row.try_get(6)?,
+            created_at: row.try_get(7)?,
         })
     }
 
@@ -98,6 +112,8 @@ mod tests {
         fn an_envelope_is_the_same_after_the_table_and_the_record(envelope in envelopes(), value: Vec<u8>, key: String) {
             let row = StoredRow {
                 seq: 1,
+                bucket: Bucket::of(key.as_bytes()),
+                fence: 1,
                 event_id: envelope.id,
                 topic: "t".to_owned(),
                 key: key.clone(),

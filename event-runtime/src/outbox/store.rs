@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
 
-use super::{OutboxRow, row::headers_to_json};
+use super::{Bucket, OutboxRow, row::headers_to_json};
 use crate::Tx;
 
-/// Six parameters a row; SQLite takes 32,766 in a statement, PostgreSQL 65,535.
+/// Seven parameters a row; SQLite takes 32,766 in a statement, PostgreSQL 65,535.
 const MOST_ROWS: usize = 1000;
 
 pub(super) async fn due(tx: &mut Tx, rows: Vec<OutboxRow>, now: Timestamp) -> Result<(), sqlx::Error> {
@@ -30,19 +30,20 @@ async fn insert(
     while rows.peek().is_some() {
         let chunk: Vec<OutboxRow> = rows.by_ref().take(MOST_ROWS).collect();
         let mut sql =
-            format!("INSERT INTO {table} (event_id, topic, record_key, headers, value, {time_column}) VALUES ");
+            format!("INSERT INTO {table} (event_id, topic, record_key, headers, value, bucket, {time_column}) VALUES ");
         for row in 0..chunk.len() {
-            let first = row * 6;
+            let first = row * 7;
             let comma = if row == 0 { "" } else { ", " };
             write!(
                 sql,
-                "{comma}(${}, ${}, ${}, ${}, ${}, ${})",
+                "{comma}(${}, ${}, ${}, ${}, ${}, ${}, ${})",
                 first + 1,
                 first + 2,
                 first + 3,
                 first + 4,
                 first + 5,
-                first + 6
+                first + 6,
+                first + 7
             )
             .expect("writing to a string cannot fail");
         }
@@ -50,12 +51,14 @@ async fn insert(
         let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(chunk.len() <= 4);
         for row in chunk {
             let time = time(&row).as_microsecond();
+            let bucket = Bucket::of(row.key.as_bytes()).number();
             query = query
                 .bind(row.envelope.id.to_string())
                 .bind(row.topic.name)
                 .bind(row.key)
                 .bind(headers_to_json(&row.envelope))
                 .bind(row.value)
+                .bind(bucket)
                 .bind(time);
         }
         query.execute(tx.conn()).await?;

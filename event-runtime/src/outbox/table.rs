@@ -1,44 +1,45 @@
 //! The relay's statements.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use jiff::{SignedDuration, Timestamp};
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 
 use super::{
     OnPublished, Published,
-    lease::Lease,
-    row::{COLUMNS, StoredRow},
+    bucket::{Bucket, Buckets, Fences},
+    lease::Holder,
+    row::{COLUMNS, StoredRow, bucket},
 };
-use crate::{Database, Origin, Tx, error::Chain};
+use crate::{Database, Tx, database::Dialect, error::Chain};
 
 /// How many rows are read or moved at a time.
 pub(super) const BATCH: usize = 250;
 
-/// A row that Kafka has taken, or never will.
+/// A row that is done with.
 #[derive(Clone, Debug)]
-pub(super) enum Outcome {
-    Published(StoredRow, Origin),
-    Poison(StoredRow, String),
+pub(super) struct Done {
+    pub seq: i64,
+    pub bucket: Bucket,
+    /// The number under which its bucket was held when it was read.
+    pub fence: i64,
+    pub fate: Fate,
 }
 
-impl Outcome {
-    pub fn row(&self) -> &StoredRow {
-        let (Outcome::Published(row, _) | Outcome::Poison(row, _)) = self;
-        row
-    }
+/// What became of a row.
+#[derive(Clone, Debug)]
+pub(super) enum Fate {
+    /// Kafka has taken it.
+    Published(Published),
+    /// Kafka never will, for this reason.
+    Poison(String),
 }
 
 /// The oldest rows, in sequence, without those in hand.
 pub(super) struct Batch {
     pub rows: Vec<StoredRow>,
-    pub unreadable: Vec<Unreadable>,
-}
-
-/// A row that no relay can make a record of: something else than the runtime wrote or changed it.
-pub(super) struct Unreadable {
-    pub seq: i64,
-    pub reason: String,
+    /// Rows that no relay can make a record of: something else than the runtime wrote or changed them.
+    pub unreadable: Vec<Done>,
 }
 
 /// How much waits to be published.
@@ -75,42 +76,118 @@ pub async fn depth(database: &Database, now: Timestamp) -> Result<Depth, sqlx::E
     })
 }
 
-/// Reads a batch.
+/// Reads a batch of the buckets in `fences`.
 ///
 /// Always the oldest: a transaction that took its sequence numbers early may commit late, so "everything after the last
 /// one I saw" would miss rows.
-pub(super) async fn read(database: &Database, in_hand: &[i64]) -> Result<Batch, sqlx::Error> {
-    let sql = if in_hand.is_empty() {
-        format!("SELECT {COLUMNS} FROM outbox ORDER BY seq LIMIT {BATCH}")
-    } else {
-        format!("SELECT {COLUMNS} FROM outbox WHERE seq NOT IN ({}) ORDER BY seq LIMIT {BATCH}", list(in_hand))
-    };
-    let stored = sqlx::query(AssertSqlSafe(sql)).persistent(in_hand.is_empty()).fetch_all(database.pool()).await?;
-    let mut batch = Batch { rows: Vec::with_capacity(stored.len()), unreadable: Vec::new() };
-    for row in &stored {
-        let seq = row.try_get(0)?;
-        match StoredRow::from_row(row) {
-            Ok(row) => batch.rows.push(row),
-            // Only this row: an error here would stop every other event of the service.
-            Err(error) => {
-                batch.unreadable.push(Unreadable { seq, reason: format!("the row cannot be read: {}", Chain(&error)) });
-            }
-        }
+pub(super) async fn read(
+    database: &Database,
+    fences: &Fences,
+    in_hand: &BTreeMap<Bucket, Vec<i64>>,
+) -> Result<Batch, sqlx::Error> {
+    let oldest = oldest(fences, in_hand);
+    let sql = format!("SELECT {COLUMNS} FROM outbox WHERE seq IN ({oldest}) ORDER BY seq");
+    let query = sqlx::query(AssertSqlSafe(sql)).persistent(in_hand.is_empty());
+    let mut batch = Batch { rows: Vec::new(), unreadable: Vec::new() };
+    match query.fetch_all(database.pool()).await {
+        Ok(stored) => stored.iter().try_for_each(|row| batch.add(row, fences))?,
+        // A value that is not text, say, which fails the whole statement.
+        Err(error) if is_of_a_value(&error) => read_singly(database, &oldest, fences, &mut batch).await?,
+        Err(error) => return Err(error),
     }
     Ok(batch)
 }
 
-/// When the next delayed row is due.
-pub(super) async fn next_due(database: &Database) -> Result<Option<Timestamp>, sqlx::Error> {
-    let due: Option<i64> =
-        sqlx::query_scalar("SELECT MIN(not_before) FROM outbox_delayed").fetch_one(database.pool()).await?;
-    Ok(due.and_then(|due| Timestamp::from_microsecond(due).ok()))
+impl Batch {
+    fn add(&mut self, row: &AnyRow, fences: &Fences) -> Result<(), sqlx::Error> {
+        match StoredRow::from_row(row, fences) {
+            Ok(row) => self.rows.push(row),
+            // Only this row: an error here would stop every other event of the service.
+            Err(error) => self.add_unreadable(row.try_get(0)?, bucket(row)?, fences, &error),
+        }
+        Ok(())
+    }
+
+    fn add_unreadable(&mut self, seq: i64, bucket: Bucket, fences: &Fences, error: &sqlx::Error) {
+        let fence = fences.get(&bucket).copied().unwrap_or_default();
+        let reason = format!("the row cannot be read: {}", Chain(error));
+        self.unreadable.push(Done { seq, bucket, fence, fate: Fate::Poison(reason) });
+    }
 }
 
-/// Moves rows whose time has come to the end of the outbox. False when the lease is lost.
-pub(super) async fn move_due(database: &Database, lease: &Lease, now: Timestamp) -> Result<bool, sqlx::Error> {
+async fn read_singly(database: &Database, oldest: &str, fences: &Fences, batch: &mut Batch) -> Result<(), sqlx::Error> {
+    // Numbers only, so this can be read.
+    let sql = format!("SELECT seq, bucket FROM outbox WHERE seq IN ({oldest}) ORDER BY seq");
+    let rows = sqlx::query(AssertSqlSafe(sql)).persistent(false).fetch_all(database.pool()).await?;
+    for row in rows {
+        let seq: i64 = row.try_get(0)?;
+        let one = sqlx::query(AssertSqlSafe(format!("SELECT {COLUMNS} FROM outbox WHERE seq = $1")));
+        match one.bind(seq).fetch_optional(database.pool()).await {
+            Ok(Some(row)) => batch.add(&row, fences)?,
+            // Another relay has published it meanwhile.
+            Ok(None) => {}
+            Err(error) if is_of_a_value(&error) => batch.add_unreadable(seq, bucket(&row)?, fences, &error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a value could not be read, rather than the database be asked.
+fn is_of_a_value(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
+}
+
+/// Selects the sequence numbers of the oldest rows: from each bucket by its index, and of those the oldest again. Nothing that
+/// came after a row without a bucket: that one may be of the same key.
+fn oldest(fences: &Fences, in_hand: &BTreeMap<Bucket, Vec<i64>>) -> String {
+    let mut sql = format!(
+        "WITH unsorted AS (SELECT COALESCE(MIN(seq), {}) AS first FROM outbox WHERE bucket IS NULL) SELECT seq FROM (",
+        i64::MAX
+    );
+    for (index, bucket) in fences.keys().enumerate() {
+        let union = if index == 0 { "" } else { " UNION ALL " };
+        let number = bucket.number();
+        let in_hand = in_hand.get(bucket).map_or(String::new(), |seqs| format!("AND seq NOT IN ({}) ", list(seqs)));
+        write!(
+            sql,
+            "{union}SELECT seq FROM (SELECT seq FROM outbox WHERE bucket = {number} \
+             AND seq < (SELECT first FROM unsorted) {in_hand}ORDER BY seq LIMIT {BATCH}) AS bucket_{number}"
+        )
+        .expect("writing to a string cannot fail");
+    }
+    write!(sql, ") AS oldest ORDER BY seq LIMIT {BATCH}").expect("writing to a string cannot fail");
+    sql
+}
+
+/// What one relay does for all of them.
+pub(super) struct Duties {
+    /// When the next delayed row is due.
+    pub next_due: Option<Timestamp>,
+    /// There are rows without a bucket.
+    pub unsorted: bool,
+}
+
+pub(super) async fn duties(database: &Database) -> Result<Duties, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT (SELECT MIN(not_before) FROM outbox_delayed), (SELECT MIN(seq) FROM outbox WHERE bucket IS NULL)",
+    )
+    .fetch_one(database.pool())
+    .await?;
+    let due: Option<i64> = row.try_get(0)?;
+    let next_due = due.and_then(|due| Timestamp::from_microsecond(due).ok());
+    Ok(Duties { next_due, unsorted: row.try_get::<Option<i64>, _>(1)?.is_some() })
+}
+
+/// Moves rows whose time has come to the end of the outbox. False when the first bucket is lost.
+pub(super) async fn move_due(
+    database: &Database,
+    holder: &Holder,
+    fence: i64,
+    now: Timestamp,
+) -> Result<bool, sqlx::Error> {
     let mut tx = database.begin().await?;
-    if !lease.check(&mut tx, now).await? {
+    if !holder.has_first(&mut tx, fence, now).await? {
         return Ok(false);
     }
     // Read first: a row that is committed between two statements must not be deleted by one and missed by the other.
@@ -125,8 +202,8 @@ pub(super) async fn move_due(database: &Database, lease: &Lease, now: Timestamp)
         return Ok(true);
     }
     sqlx::query(AssertSqlSafe(format!(
-        "INSERT INTO outbox (event_id, topic, record_key, headers, value, created_at) \
-         SELECT event_id, topic, record_key, headers, value, $1 FROM outbox_delayed \
+        "INSERT INTO outbox (event_id, topic, record_key, headers, value, bucket, created_at) \
+         SELECT event_id, topic, record_key, headers, value, bucket, $1 FROM outbox_delayed \
          WHERE seq IN ({}) ORDER BY not_before, seq",
         list(&due)
     )))
@@ -139,25 +216,57 @@ pub(super) async fn move_due(database: &Database, lease: &Lease, now: Timestamp)
     Ok(true)
 }
 
-/// Removes rows that are done, and notes where they stand, if the lease is still held; false when it is not.
-pub(super) async fn settle(
+/// Gives rows without a bucket theirs, the oldest first. False when the first bucket is lost.
+pub(super) async fn sort(
     database: &Database,
-    lease: &Lease,
-    on_published: Option<&dyn OnPublished>,
-    done: &[Outcome],
+    holder: &Holder,
+    fence: i64,
     now: Timestamp,
 ) -> Result<bool, sqlx::Error> {
     let mut tx = database.begin().await?;
-    if !lease.check(&mut tx, now).await? {
+    if !holder.has_first(&mut tx, fence, now).await? {
         return Ok(false);
     }
-    let mut published = Vec::new();
-    for outcome in done {
-        match outcome {
-            Outcome::Published(row, origin) => {
-                published.push(Published { event_id: row.event_id, origin: origin.clone() });
-            }
-            Outcome::Poison(row, reason) => set_aside(&mut tx, row.seq, reason, now).await?,
+    // As bytes, because a key that is no text must not keep the others from being sorted.
+    let key = match database.dialect() {
+        Dialect::Postgres => "convert_to(record_key, 'UTF8')",
+        Dialect::Sqlite => "CAST(record_key AS BLOB)",
+    };
+    let sql = format!("SELECT seq, {key} FROM outbox WHERE bucket IS NULL ORDER BY seq LIMIT {BATCH}");
+    let mut sorted: BTreeMap<Bucket, Vec<i64>> = BTreeMap::new();
+    for row in sqlx::query(AssertSqlSafe(sql)).fetch_all(tx.conn()).await? {
+        let key: Vec<u8> = row.try_get(1)?;
+        sorted.entry(Bucket::of(&key)).or_default().push(row.try_get(0)?);
+    }
+    for (bucket, seqs) in sorted {
+        sqlx::query(AssertSqlSafe(format!("UPDATE outbox SET bucket = $1 WHERE seq IN ({})", list(&seqs))))
+            .persistent(false)
+            .bind(bucket.number())
+            .execute(tx.conn())
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Removes rows that are done and notes where they stand, as far as their buckets are still held. False when one is not.
+pub(super) async fn settle(
+    database: &Database,
+    holder: &Holder,
+    on_published: Option<&dyn OnPublished>,
+    done: &[Done],
+    now: Timestamp,
+) -> Result<bool, sqlx::Error> {
+    let mut tx = database.begin().await?;
+    let buckets: Buckets = done.iter().map(|row| row.bucket).collect();
+    let fences = holder.check(&mut tx, buckets, now).await?;
+    let ours = |row: &&Done| fences.get(&row.bucket) == Some(&row.fence);
+    let (mut seqs, mut published) = (Vec::with_capacity(done.len()), Vec::new());
+    for row in done.iter().filter(ours) {
+        seqs.push(row.seq);
+        match &row.fate {
+            Fate::Published(place) => published.push(place.clone()),
+            Fate::Poison(reason) => set_aside(&mut tx, row.seq, reason, now).await?,
         }
     }
     if let Some(on_published) = on_published
@@ -165,30 +274,11 @@ pub(super) async fn settle(
     {
         on_published.published(&mut tx, &published).await?;
     }
-    let seqs: Vec<i64> = done.iter().map(|outcome| outcome.row().seq).collect();
-    delete(&mut tx, "outbox", &seqs).await?;
-    tx.commit().await?;
-    Ok(true)
-}
-
-/// Sets rows aside, if the lease is still held; false when it is not.
-pub(super) async fn set_unreadable_aside(
-    database: &Database,
-    lease: &Lease,
-    unreadable: &[Unreadable],
-    now: Timestamp,
-) -> Result<bool, sqlx::Error> {
-    let mut tx = database.begin().await?;
-    if !lease.check(&mut tx, now).await? {
-        return Ok(false);
+    if !seqs.is_empty() {
+        delete(&mut tx, "outbox", &seqs).await?;
     }
-    for Unreadable { seq, reason } in unreadable {
-        set_aside(&mut tx, *seq, reason, now).await?;
-    }
-    let seqs: Vec<i64> = unreadable.iter().map(|row| row.seq).collect();
-    delete(&mut tx, "outbox", &seqs).await?;
     tx.commit().await?;
-    Ok(true)
+    Ok(seqs.len() == done.len())
 }
 
 async fn set_aside(tx: &mut Tx, seq: i64, reason: &str, now: Timestamp) -> Result<(), sqlx::Error> {

@@ -8,44 +8,111 @@ use tokio::{
     task::JoinSet,
 };
 
+use super::bucket::{BUCKETS, Bucket, Buckets};
 use crate::{Database, database::Dialect};
 
 const CHANNEL: &str = "event_runtime_outbox";
 
+/// How many transactions of this process put rows into each bucket.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Commits([u64; BUCKETS as usize]);
+
+impl Commits {
+    pub fn add(&mut self, buckets: Buckets) {
+        for bucket in buckets.iter() {
+            self.0[bucket.index()] += 1;
+        }
+    }
+
+    /// The buckets that were added to since `earlier`.
+    fn since(&self, earlier: &Commits) -> Buckets {
+        let grown = |bucket: &Bucket| self.0[bucket.index()] != earlier.0[bucket.index()];
+        Buckets::all().iter().filter(grown).collect()
+    }
+}
+
 /// The bells of one relay.
 pub(super) struct Wake {
     database: Database,
-    committed: watch::Receiver<u64>,
-    elsewhere: Arc<Notify>,
+    /// Whose bells these are.
+    name: String,
+    committed: watch::Receiver<Commits>,
+    heard: Commits,
+    elsewhere: Arc<Elsewhere>,
     /// Listens on a connection of its own; ends with this.
     _listener: JoinSet<()>,
+}
+
+/// The bells that other processes ring.
+#[derive(Default)]
+struct Elsewhere {
+    rows: Notify,
+    free: Notify,
 }
 
 /// Which bell rang.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bell {
-    /// A transaction of this process put rows into the outbox.
-    Here,
-    /// Another process says that there are rows, or that the lease is free.
-    Elsewhere,
+    /// Transactions of this process put rows into these buckets.
+    Here(Buckets),
+    /// Another process says that there are rows.
+    Rows,
+    /// Another process says that there are buckets to be had.
+    Free,
+}
+
+/// What is told to other processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    Rows,
+    Free,
+}
+
+impl News {
+    /// In the words in which the relay of that `name` tells it.
+    fn words(self, name: &str) -> String {
+        match self {
+            News::Rows => format!("rows {name}"),
+            News::Free => format!("free {name}"),
+        }
+    }
+
+    /// What `words` say to the relay of that `name`: nothing if they are its own.
+    fn heard(words: &str, name: &str) -> Option<News> {
+        match words.split_once(' ') {
+            Some((_, ringer)) if ringer == name => None,
+            Some(("free", _)) => Some(News::Free),
+            // Of another version, say: there is no harm in a look.
+            _ => Some(News::Rows),
+        }
+    }
 }
 
 impl Wake {
-    pub fn new(database: &Database) -> Wake {
-        let elsewhere = Arc::new(Notify::new());
+    /// For the relay of that `name`, which does not hear what it rings itself.
+    pub fn new(database: &Database, name: &str) -> Wake {
+        let elsewhere = Arc::new(Elsewhere::default());
         let mut listener = JoinSet::new();
         if database.dialect() == Dialect::Postgres {
-            listener.spawn(listen(database.clone(), Arc::clone(&elsewhere)));
+            listener.spawn(listen(database.clone(), name.to_owned(), Arc::clone(&elsewhere)));
         }
-        Wake { database: database.clone(), committed: database.commits(), elsewhere, _listener: listener }
+        let committed = database.commits();
+        let heard = *committed.borrow();
+        Wake { database: database.clone(), name: name.to_owned(), committed, heard, elsewhere, _listener: listener }
     }
 
     /// Waits for a bell. May be dropped at any time without losing one.
     pub async fn rung(&mut self) -> Bell {
         tokio::select! {
             // The sender lives in `database`, so there is one.
-            _ = self.committed.changed() => Bell::Here,
-            () = self.elsewhere.notified() => Bell::Elsewhere,
+            _ = self.committed.changed() => {
+                let now = *self.committed.borrow_and_update();
+                let buckets = now.since(&self.heard);
+                self.heard = now;
+                Bell::Here(buckets)
+            }
+            () = self.elsewhere.rows.notified() => Bell::Rows,
+            () = self.elsewhere.free.notified() => Bell::Free,
         }
     }
 
@@ -61,31 +128,43 @@ impl Wake {
     /// Rings the bell of the relays in other processes.
     ///
     /// The writers themselves do not notify: NOTIFY inside a transaction makes PostgreSQL commit all such transactions
-    /// one after the other. A relay that does not publish passes the bell on, once for any number of commits.
-    pub async fn ring_elsewhere(&self) -> Result<(), sqlx::Error> {
-        if self.database.dialect() == Dialect::Postgres {
-            sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(self.database.pool()).await?;
+    /// one after the other. The relay of their process passes on what is not for itself, once for any number of commits.
+    pub async fn ring_elsewhere(&self, news: News) {
+        if self.database.dialect() == Dialect::Sqlite {
+            return;
         }
-        Ok(())
+        let words = news.words(&self.name);
+        let rung = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(words).execute(self.database.pool());
+        if let Err(error) = rung.await {
+            tracing::debug!(%error, "the other relays will notice by polling");
+        }
     }
 }
 
-async fn listen(database: Database, bell: Arc<Notify>) {
+async fn listen(database: Database, name: String, bells: Arc<Elsewhere>) {
     loop {
-        if let Err(error) = listen_once(&database, &bell).await {
+        if let Err(error) = listen_once(&database, &name, &bells).await {
             tracing::debug!(%error, "not listening for notifications; polling meanwhile");
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-async fn listen_once(database: &Database, bell: &Notify) -> Result<(), sqlx::Error> {
+async fn listen_once(database: &Database, name: &str, bells: &Elsewhere) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect(database.connection_url()).await?;
     listener.listen(CHANNEL).await?;
     loop {
-        // A notification, or a connection that was lost and made again: in both cases there may be something.
-        listener.try_recv().await?;
-        bell.notify_one();
+        let Some(notification) = listener.try_recv().await? else {
+            // The connection was lost and made again: there may be something.
+            bells.rows.notify_one();
+            bells.free.notify_one();
+            continue;
+        };
+        match News::heard(notification.payload(), name) {
+            Some(News::Rows) => bells.rows.notify_one(),
+            Some(News::Free) => bells.free.notify_one(),
+            None => {}
+        }
     }
 }
 
@@ -105,14 +184,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::connect_lazy(&format!("sqlite:{}/test.db", folder.path().display())).unwrap();
         database.migrate(&[]).await.unwrap();
-        let (mut one, mut other) = (Wake::new(&database), Wake::new(&database));
+        let (mut one, mut other) = (Wake::new(&database, "one"), Wake::new(&database, "other"));
 
         let mut outbox = Outbox::root("test", CorrelationId::new(), Clock::system().now());
-        outbox.publish(&OrderDeadlineReached { order_id: OrderId::new() }).unwrap();
+        let order_id = OrderId::new();
+        outbox.publish(&OrderDeadlineReached { order_id }).unwrap();
+        let bell = Bell::Here([Bucket::of(order_id.to_string().as_bytes())].into_iter().collect());
         // The commit comes first and the wait later: a bell is never missed.
         database.commit(database.begin().await.unwrap(), outbox).await.unwrap();
-        assert_eq!(timeout(PATIENCE, one.rung()).await.unwrap(), Bell::Here);
-        assert_eq!(timeout(PATIENCE, other.rung()).await.unwrap(), Bell::Here);
+        assert_eq!(timeout(PATIENCE, one.rung()).await.unwrap(), bell);
+        assert_eq!(timeout(PATIENCE, other.rung()).await.unwrap(), bell);
 
         let nothing = Outbox::root("test", CorrelationId::new(), Clock::system().now());
         database.commit(database.begin().await.unwrap(), nothing).await.unwrap();
@@ -124,17 +205,29 @@ mod tests {
     async fn a_bell_rung_in_another_process_is_heard() {
         let Ok(url) = std::env::var("TEST_DATABASE_URL") else { return };
         let (here, elsewhere) = (Database::connect_lazy(&url).unwrap(), Database::connect_lazy(&url).unwrap());
-        let (mut listening, ringing) = (Wake::new(&here), Wake::new(&elsewhere));
-        let ring_until_heard = async {
-            loop {
-                // Again and again, because the listener connects in its own time.
-                ringing.ring_elsewhere().await.unwrap();
-                sleep(Duration::from_millis(20)).await;
+        let (mut listening, ringing) = (Wake::new(&here, "here"), Wake::new(&elsewhere, "elsewhere"));
+        for (news, expected) in [(News::Rows, Bell::Rows), (News::Free, Bell::Free)] {
+            let ring_until_heard = async {
+                loop {
+                    // Again and again, because the listener connects in its own time.
+                    ringing.ring_elsewhere(news).await;
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            let hear_it = async { while listening.rung().await != expected {} };
+            tokio::select! {
+                heard = timeout(PATIENCE, hear_it) => heard.unwrap(),
+                () = ring_until_heard => {}
             }
-        };
-        tokio::select! {
-            bell = timeout(PATIENCE, listening.rung()) => assert_eq!(bell.unwrap(), Bell::Elsewhere),
-            () = ring_until_heard => {}
         }
+    }
+
+    #[test]
+    fn a_relay_does_not_hear_what_it_rings_itself() {
+        for news in [News::Rows, News::Free] {
+            assert_eq!(News::heard(&news.words("one"), "one"), None);
+            assert_eq!(News::heard(&news.words("one"), "other"), Some(news));
+        }
+        assert_eq!(News::heard("", "one"), Some(News::Rows));
     }
 }

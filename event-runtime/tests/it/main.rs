@@ -9,6 +9,8 @@ mod inbox;
 mod migrations;
 mod outbox;
 mod outbox_faults;
+mod outbox_load;
+mod outbox_sharing;
 mod producer;
 mod service;
 mod signals;

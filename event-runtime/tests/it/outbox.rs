@@ -1,6 +1,6 @@
 //! What commits is published: with its envelope, in order, when it is due.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use event_runtime::{Migration, outbox::depth};
 use jiff::{SignedDuration, Timestamp};
@@ -188,23 +188,4 @@ async fn a_transaction_of_many_events_is_published_whole_and_in_order() {
         assert!(numbers.is_sorted(), "{key}: {numbers:?}");
     }
     running.stop().await;
-}
-
-/// A relay that has stopped leaves the lease at once; the next one does not wait until it expires.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_stops_hands_over_at_once() {
-    let (test, kafka) = (TestDatabase::migrated().await, TestKafka::start().await);
-    let database = test.connect();
-    let first = RunningRelay::start(relay(&database, &kafka.config()));
-    let ids = publish(&database, &[Noted::new("a", 1)]).await;
-    read(&kafka.config(), &ids).await;
-    let second = RunningRelay::start(relay(&test.connect(), &kafka.config()));
-    let ids = publish(&database, &[Noted::new("a", 2)]).await;
-    first.stop().await;
-    let expires_at: i64 =
-        sqlx::query_scalar("SELECT expires_at FROM outbox_lease").fetch_one(database.pool()).await.unwrap();
-    let held_by_second = expires_at > Timestamp::now().as_microsecond();
-    assert!(expires_at == 0 || held_by_second, "{expires_at}");
-    tokio::time::timeout(Duration::from_secs(4), read(&kafka.config(), &ids)).await.unwrap();
-    second.stop().await;
 }
