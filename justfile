@@ -6,9 +6,13 @@ set shell := ["bash", "-euo", "pipefail", "-c"]
 default:
     @just --list
 
-# the whole system in one process: embedded broker, SQLite, all services; until ctrl-c
+# the whole system in one process, until ctrl-c: just run --chaos duplicates,gateway-failures=0.3 breaks it on purpose
 run *arguments:
     cargo run -- {{arguments}}
+
+# the same duplicates with and without inbox and idempotency key: who is charged how often
+idempotency-demo *arguments:
+    cargo run -- idempotency-demo {{arguments}}
 
 # place an order with whatever runs: just place --sku COFFEE-1KG --quantity 1 --customer ada@example.com
 place *arguments:

@@ -3,10 +3,12 @@
 //!
 //! Reading order: [`Folder`] (what is on disk), [`Stack`] (what runs), [`samples`] (the orders placed at the start),
 //! [`chaos`] (what is broken on purpose meanwhile), [`guide`] (what is printed about it), [`run`] (all of it).
+//! Beside it stands [`idempotency_demo`], which needs no stack.
 
 pub mod chaos;
 mod folder;
 pub mod guide;
+pub mod idempotency_demo;
 mod run;
 pub mod samples;
 mod stack;

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use event_runtime::cli::{self, exit};
+use event_runtime::cli;
 use local_stack::{Arguments, run};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    cli::finish(run(Arguments::parse()).await.map(|()| exit::OK))
+    cli::finish(run(Arguments::parse()).await)
 }

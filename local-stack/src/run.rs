@@ -2,9 +2,9 @@
 
 use std::{path::PathBuf, pin::pin, time::Duration};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use event_runtime::{
-    cli::{Format, Output, Paint},
+    cli::{Format, Output, Paint, exit},
     config::{KafkaConfig, TelemetryConfig},
     shutdown,
     telemetry::{self, LogOptions},
@@ -13,7 +13,9 @@ use event_runtime::{
 use crate::{
     Addresses, Folder, Stack, StackOptions,
     chaos::{self, Chaos, Faults},
-    guide, samples,
+    guide,
+    idempotency_demo::{self, DemoArgs},
+    samples,
 };
 
 /// How long a sample order may take.
@@ -23,8 +25,11 @@ const PATIENCE_WITH_CHAOS: Duration = Duration::from_secs(60);
 
 /// Runs the whole order system in this process: embedded Kafka broker, SQLite, payment gateway fake, all services.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// End once the sample orders have ended: 0 if all went as they should, else 1
     #[arg(long)]
     exit: bool,
@@ -45,11 +50,26 @@ pub struct Arguments {
     telemetry: TelemetryConfig,
 }
 
-/// Runs the stack until it is told to end, or with `--exit` until the sample orders have ended.
+/// What needs no stack.
+#[derive(Subcommand)]
+enum Command {
+    #[command(long_flag = "idempotency-demo")]
+    IdempotencyDemo(DemoArgs),
+}
+
+/// Runs what the command line asks for, to its exit code.
 ///
 /// # Errors
 /// When something does not start, ends by itself, or a sample order does not end as it should.
-pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
+    match arguments.command {
+        Some(Command::IdempotencyDemo(args)) => idempotency_demo::run(&args).await,
+        None => run_stack(arguments).await.map(|()| exit::OK),
+    }
+}
+
+/// Runs the stack until it is told to end, or with `--exit` until the sample orders have ended.
+async fn run_stack(arguments: Arguments) -> anyhow::Result<()> {
     let telemetry = telemetry::init(&LogOptions::new("local-stack", &arguments.telemetry).stderr())?;
     let folder = Folder::claim(&arguments.dir)?;
     guide::print(&guide::opening())?;

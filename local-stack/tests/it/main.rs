@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "outside of test functions clippy does not know a test")]
 
 mod chaos;
+mod idempotency_demo;
 mod operations;
 mod stack;
