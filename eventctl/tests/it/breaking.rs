@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::{Json, Router, http::StatusCode};
 use event_runtime::{Record, config::KafkaConfig, consumer::dead_letter};
 use serde_json::{Value, json};
 use shared_events::{Envelope, MailSent, OrderId, header};
@@ -9,8 +10,9 @@ use test_support::{
     MockKafka,
     records::{publish, publish_raw, read_until},
 };
+use tokio::net::TcpListener;
 
-use crate::{Ran, eventctl, services, words};
+use crate::{Ran, eventctl, words};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -23,12 +25,21 @@ async fn fake_gateway() -> String {
     url
 }
 
+/// A gateway that knows no faults, as a real one; its URL.
+async fn real_gateway() -> String {
+    let unknown = async || (StatusCode::NOT_FOUND, Json(json!({"error": {"type": "invalid_request_error"}})));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(unknown)).await });
+    url
+}
+
 async fn chaos(kafka: &MockKafka, gateway: &str, arguments: &[&str]) -> Ran {
     let target = ["-b", &kafka.addresses(), "--gateway-url", gateway];
     eventctl(&[&["chaos"], arguments, &target].concat()).await
 }
 
-/// Everything on `mails`: a first record, and as many events as are said.
+/// Everything on `mails`, once there are `count` records.
 async fn mails(kafka: &KafkaConfig, count: usize) -> Vec<Record> {
     read_until(kafka, "mails", SOON, move |records| records.len() >= count).await
 }
@@ -121,7 +132,7 @@ async fn what_is_no_test_stack_is_not_broken() {
     mail(&kafka.config(), OrderId::new()).await;
     let duplicates = ["duplicates", "--execute"];
     let nobody = "http://127.0.0.1:1";
-    let somebody_else = services::idle().await;
+    let somebody_else = real_gateway().await;
     for (gateway, why) in [(nobody, "there is no stack to break"), (&*somebody_else, "is not the fake payment gateway")]
     {
         let ran = chaos(&kafka, gateway, &duplicates).await;

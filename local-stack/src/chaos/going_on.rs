@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use shared_events::topics::{ORDERS, TOPICS};
 use tokio::{task::JoinSet, time::sleep};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Fault, Faults};
 use crate::Stack;
@@ -38,6 +38,8 @@ pub struct Chaos {
     broker: Arc<EmbeddedBroker>,
     shutdown: CancellationToken,
     tasks: JoinSet<anyhow::Result<()>>,
+    // A thread that reads topics ends by no other means when this is dropped without a stop, and a process waits for it.
+    _stops: DropGuard,
 }
 
 /// How often what was done.
@@ -57,7 +59,8 @@ impl Chaos {
     pub async fn begin(faults: &Faults, stack: &Stack) -> anyhow::Result<Chaos> {
         let broker = stack.broker().clone();
         let (shutdown, tasks) = (CancellationToken::new(), JoinSet::new());
-        let mut chaos = Chaos { faults: faults.0.clone(), done: Arc::default(), broker, shutdown, tasks };
+        let _stops = shutdown.clone().drop_guard();
+        let mut chaos = Chaos { faults: faults.0.clone(), done: Arc::default(), broker, shutdown, tasks, _stops };
         chaos.set_gateway(stack.addresses().url("payment-gateway-fake")).await?;
         for fault in chaos.faults.clone() {
             chaos.begin_one(fault).await.with_context(|| format!("chaos: {}", fault.name()))?;
