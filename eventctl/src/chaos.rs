@@ -41,6 +41,8 @@ pub enum ChaosCommand {
     DropConnection,
     /// In the embedded stack only: cargo run -- --chaos broker-pause
     BrokerPause,
+    /// In the embedded stack only: cargo run -- --chaos crash
+    Crash,
 }
 
 /// What every fault takes.
@@ -76,15 +78,16 @@ pub async fn run(command: ChaosCommand) -> anyhow::Result<u8> {
         ChaosCommand::Poison(args) => poison::run(args).await,
         ChaosCommand::GatewayFailures(args) => gateway::failures(args).await,
         ChaosCommand::Delays(args) => gateway::delays(args).await,
-        ChaosCommand::DropConnection => embedded_only("drop-connection"),
-        ChaosCommand::BrokerPause => embedded_only("broker-pause"),
+        ChaosCommand::DropConnection => embedded_only("drop-connection", "docker compose restart kafka"),
+        ChaosCommand::BrokerPause => embedded_only("broker-pause", "docker compose pause kafka"),
+        ChaosCommand::Crash => embedded_only("crash", "docker compose kill payment-service, and docker compose up -d"),
     }
 }
 
-fn embedded_only(fault: &str) -> anyhow::Result<u8> {
+fn embedded_only(fault: &str, nearest: &str) -> anyhow::Result<u8> {
     bail!(
-        "{fault} needs a broker inside the stack's own process, which only the embedded stack has: start it with \
-         `cargo run -- --chaos {fault}`. A real broker is paused with `docker compose pause kafka`"
+        "{fault} can be had from inside a stack only: start the embedded one with `cargo run -- --chaos {fault}`. What comes \
+         nearest to it under compose is `{nearest}`"
     )
 }
 

@@ -1,5 +1,6 @@
 //! `--chaos`: faults on purpose while the stack runs. What is broken, and what it means to the services: here; how: `going_on`.
 
+mod crash;
 mod going_on;
 mod report;
 
@@ -8,6 +9,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
 use event_runtime::config::positive_duration;
 use eventctl::chaos::{gateway::rate, poison};
 
+pub use crash::KILLED;
 pub use going_on::Chaos;
 
 /// What `--chaos` takes: faults, separated by commas, each with a value or without.
@@ -20,7 +22,9 @@ gateway-failures[=RATE] the payment gateway fails this share of charges and refu
 poison[=N]              N records that nobody can read are written to the topic orders [3]
 delays[=TIME]           each answer of a broker and of the gateway takes so long [200ms]
 drop-connection[=TIME]  again and again after so long, the brokers drop all their connections [3s]
-broker-pause[=TIME]     every ten seconds all brokers are away for so long [2s]";
+broker-pause[=TIME]     every ten seconds all brokers are away for so long [2s]
+crash                   payment-service, then a process of its own, is killed after a charge and before it can commit
+                        that, and comes back";
 
 /// One thing that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,6 +41,8 @@ pub enum Fault {
     DropConnection(Duration),
     /// Every ten seconds all brokers are away for so long.
     BrokerPause(Duration),
+    /// payment-service is killed after a charge and before its commit.
+    Crash,
 }
 
 /// Above this, payments fail for good: all four attempts can fail in a row.
@@ -58,6 +64,7 @@ impl Fault {
             Fault::Delays(_) => "delays",
             Fault::DropConnection(_) => "drop-connection",
             Fault::BrokerPause(_) => "broker-pause",
+            Fault::Crash => "crash",
         }
     }
 }
@@ -74,6 +81,7 @@ impl fmt::Display for Fault {
             Fault::Delays(delay) => write!(f, "each answer of a broker and of the payment gateway takes {delay:?}"),
             Fault::DropConnection(every) => write!(f, "every {every:?} the brokers drop all their connections"),
             Fault::BrokerPause(pause) => write!(f, "every ten seconds all brokers are away for {pause:?}"),
+            Fault::Crash => write!(f, "payment-service is killed after a charge and before its commit, and comes back"),
         }
     }
 }
@@ -86,6 +94,9 @@ impl FromStr for Fault {
             Some((name, value)) => (name, Some(value)),
             None => (text, None),
         };
+        if let ("crash", Some(value)) = (name, value) {
+            return Err(format!("crash: takes no value, not {value:?}"));
+        }
         let value = |default| value.unwrap_or(default);
         let wrong = |reason: &dyn fmt::Display| format!("{name}: {reason}");
         let number = |default, most: u64| {
@@ -118,9 +129,10 @@ impl FromStr for Fault {
                 time("3s", SHORTEST_BETWEEN_DROPS, Duration::from_secs(3600)).map(Fault::DropConnection)
             }
             "broker-pause" => time("2s", TINY, LONGEST_PAUSE).map(Fault::BrokerPause),
+            "crash" => Ok(Fault::Crash),
             _ => Err(format!(
-                "there is no fault {name:?}; there are duplicates, gateway-failures, poison, delays, drop-connection and \
-                 broker-pause"
+                "there is no fault {name:?}; there are duplicates, gateway-failures, poison, delays, drop-connection, \
+                 broker-pause and crash"
             )),
         }
     }
@@ -129,6 +141,13 @@ impl FromStr for Fault {
 /// What `--chaos` was given: each fault once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults(pub Vec<Fault>);
+
+impl Faults {
+    /// Whether payment-service is to be killed, and so to be a process of its own.
+    pub fn crash(&self) -> bool {
+        self.0.contains(&Fault::Crash)
+    }
+}
 
 impl FromStr for Faults {
     type Err = String;
@@ -149,7 +168,7 @@ mod tests {
 
     #[test]
     fn faults_are_read_with_and_without_a_value() {
-        let text = "duplicates,gateway-failures=0.5, poison=4,delays=50ms,drop-connection=2s,broker-pause";
+        let text = "duplicates,gateway-failures=0.5, poison=4,delays=50ms,drop-connection=2s,broker-pause,crash";
         let faults = [
             Fault::Duplicates(1),
             Fault::GatewayFailures(0.5),
@@ -157,10 +176,11 @@ mod tests {
             Fault::Delays(Duration::from_millis(50)),
             Fault::DropConnection(Duration::from_secs(2)),
             Fault::BrokerPause(Duration::from_secs(2)),
+            Fault::Crash,
         ];
         assert_eq!(text.parse(), Ok(Faults(faults.to_vec())));
         for fault in faults {
-            assert!(HELP.contains(&format!("\n{}[=", fault.name())), "the help lacks {fault:?}");
+            assert!(HELP.contains(&format!("\n{}", fault.name())), "the help lacks {fault:?}");
         }
     }
 
@@ -180,6 +200,7 @@ mod tests {
             ("delays=soon", "delays: write a time such as 500ms"),
             ("delays=2s", "delays: a time from 1ms to 1s"),
             ("drop-connection=10ms", "drop-connection: a time from 1s"),
+            ("crash=now", "crash: takes no value"),
             ("broker-pause=1m", "broker-pause: a time from 1ms to 5s"),
         ];
         for (text, expected) in table {

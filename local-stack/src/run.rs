@@ -4,7 +4,7 @@ use std::{path::PathBuf, pin::pin, time::Duration};
 
 use clap::{Parser, Subcommand};
 use event_runtime::{
-    cli::{Format, Output, Paint, exit},
+    cli::{Format, Output, Paint, exit, serve},
     config::{KafkaConfig, TelemetryConfig},
     shutdown,
     telemetry::{self, LogOptions},
@@ -16,12 +16,13 @@ use crate::{
     guide,
     idempotency_demo::{self, DemoArgs},
     samples,
+    stack::PAYMENT_PROCESS,
 };
 
 /// How long a sample order may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// With what is repeated until it gets through.
-const PATIENCE_WITH_CHAOS: Duration = Duration::from_secs(60);
+const PATIENCE_WITH_CHAOS: Duration = Duration::from_secs(120);
 
 /// Runs the whole order system in this process: embedded Kafka broker, SQLite, payment gateway fake, all services.
 #[derive(Parser)]
@@ -55,6 +56,9 @@ pub struct Arguments {
 enum Command {
     #[command(long_flag = "idempotency-demo")]
     IdempotencyDemo(DemoArgs),
+    /// payment-service in this program, for `--chaos crash` to kill
+    #[command(name = PAYMENT_PROCESS, hide = true)]
+    PaymentService(Box<payment_service::Config>),
 }
 
 /// Runs what the command line asks for, to its exit code.
@@ -64,6 +68,11 @@ enum Command {
 pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
     match arguments.command {
         Some(Command::IdempotencyDemo(args)) => idempotency_demo::run(&args).await,
+        Some(Command::PaymentService(config)) => {
+            let telemetry = config.service.telemetry.clone();
+            let work = async { payment_service::bind(*config).await?.run(shutdown::signal()).await };
+            serve("payment-service", &telemetry, work).await
+        }
         None => run_stack(arguments).await.map(|()| exit::OK),
     }
 }
@@ -75,7 +84,9 @@ async fn run_stack(arguments: Arguments) -> anyhow::Result<()> {
     guide::print(&guide::opening())?;
     // Listened for from the first moment on, so that ctrl-c stops in good order at any time.
     let mut signal = pin!(shutdown::signal());
-    let options = StackOptions { order_port: arguments.order_port, brokers: 3 };
+    let crashes = arguments.chaos.iter().any(Faults::crash);
+    let payment_process = crashes.then(std::env::current_exe).transpose()?;
+    let options = StackOptions { order_port: arguments.order_port, payment_process, ..StackOptions::default() };
     let mut stack = tokio::select! {
         stack = Stack::start(&folder, &options) => stack?,
         () = &mut signal => return Ok(()),
@@ -134,6 +145,10 @@ impl Playing<'_> {
             guide::print(&guide::order(sample, &order))?;
         }
         if let Some(chaos) = self.chaos {
+            if chaos.faults().crash() {
+                let order = chaos.crash(&self.addresses, patience).await?;
+                guide::print(&guide::order(&chaos::KILLED, &order))?;
+            }
             guide::print(&chaos.report(&self.addresses, &self.kafka).await?)?;
         }
         if !self.exit {

@@ -12,12 +12,16 @@ use tokio::time::{Instant, sleep};
 pub struct Sample {
     /// What it shows, for the heading.
     pub shows: &'static str,
-    items: &'static [(&'static str, u32)],
-    token: &'static str,
-    ends: &'static str,
+    pub(crate) items: &'static [(&'static str, u32)],
+    pub(crate) token: &'static str,
+    pub(crate) ends: &'static str,
     /// Events that must be there when all is at rest.
-    leaves: &'static [&'static str],
+    pub(crate) leaves: &'static [&'static str],
 }
+
+/// What a paid order leaves.
+pub(crate) const PAID: &[&str] =
+    &["payment.succeeded", "stock.reserved", "order.completed", "stock.committed", "mail.sent"];
 
 /// Paid, declined, out of stock.
 pub const SAMPLES: &[Sample] = &[
@@ -26,7 +30,7 @@ pub const SAMPLES: &[Sample] = &[
         items: &[("COFFEE-1KG", 2), ("MUG-BLUE", 1)],
         token: "tok_visa",
         ends: "completed",
-        leaves: &["payment.succeeded", "stock.reserved", "order.completed", "stock.committed", "mail.sent"],
+        leaves: PAID,
     },
     Sample {
         shows: "declined: the card is refused, so what was reserved is released",

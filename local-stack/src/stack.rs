@@ -1,15 +1,28 @@
 //! Starts broker, gateway and services in this process, and ends them in reverse.
 
-use std::{ffi::OsString, future::Future, path::Path, sync::Arc};
+mod process;
+
+use std::{
+    ffi::OsString,
+    future::Future,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Parser};
 use event_runtime::embedded::EmbeddedBroker;
 use shared_events::topics;
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use process::Kill;
+use process::Launch;
+
 use crate::Folder;
+
+/// The command of this program that is payment-service.
+pub(crate) const PAYMENT_PROCESS: &str = "payment-service";
 
 /// What can be chosen about a stack.
 #[derive(Clone, Debug)]
@@ -18,6 +31,15 @@ pub struct StackOptions {
     pub order_port: u16,
     /// How many brokers the embedded cluster has.
     pub brokers: u16,
+    /// This program, where payment-service is to be a process of its own, for chaos to kill.
+    pub payment_process: Option<PathBuf>,
+}
+
+impl Default for StackOptions {
+    /// A free port, three brokers, everything in this process.
+    fn default() -> StackOptions {
+        StackOptions { order_port: 0, brokers: 3, payment_process: None }
+    }
 }
 
 /// Where everything listens.
@@ -43,6 +65,7 @@ pub struct Stack {
     running: JoinSet<anyhow::Result<()>>,
     // Outlives the services: a broker that went first would keep them from saying goodbye.
     broker: Arc<EmbeddedBroker>,
+    kills: Option<mpsc::Sender<Kill>>,
 }
 
 impl Stack {
@@ -58,6 +81,7 @@ impl Stack {
             shutdown: CancellationToken::new(),
             running: JoinSet::new(),
             broker: Arc::new(broker),
+            kills: None,
         };
 
         let gateway = payment_gateway_fake::bind(config([
@@ -69,19 +93,38 @@ impl Stack {
         .await?;
         let gateway_url = stack.add("payment-gateway-fake", gateway.address(), |end| gateway.run(end));
 
-        let service = order_service::bind(stack.config("order-service", folder, options.order_port, [])?)
+        let mut deadline = Vec::new();
+        if options.payment_process.is_some() {
+            // A killed consumer is missed only when its session ends, which is no reason to cancel an order here.
+            deadline.extend(["--order-deadline".into(), "5m".into()]);
+        }
+        let service = order_service::bind(stack.config("order-service", folder, options.order_port, deadline)?)
             .await
             .context("order-service cannot start; --order-port chooses its port here")?;
         stack.add("order-service", service.address(), |end| service.run(end));
 
-        let to_gateway = ["--gateway-url".into(), gateway_url.into()];
-        let service = payment_service::bind(stack.config("payment-service", folder, 0, to_gateway)?).await?;
-        stack.add("payment-service", service.address(), |end| service.run(end));
+        let mut to_gateway: Vec<OsString> = vec!["--gateway-url".into(), gateway_url.into()];
+        match &options.payment_process {
+            None => {
+                let service = payment_service::bind(stack.config("payment-service", folder, 0, to_gateway)?).await?;
+                stack.add("payment-service", service.address(), |end| service.run(end));
+            }
+            Some(program) => {
+                // Long enough to be killed while it waits for the answer to a charge.
+                to_gateway.extend(["--gateway-timeout".into(), "20s".into()]);
+                let address = process::free_address().context("there is no free port for payment-service")?;
+                let arguments = stack.arguments("payment-service", folder, address.port(), to_gateway);
+                let launch = Launch::new(program.clone(), [vec![PAYMENT_PROCESS.into()], arguments].concat());
+                let (kills, asked) = mpsc::channel(1);
+                stack.kills = Some(kills);
+                stack.add("payment-service", address, |end| launch.supervise(asked, end));
+            }
+        }
 
-        let service = inventory_service::bind(stack.config("inventory-service", folder, 0, [])?).await?;
+        let service = inventory_service::bind(stack.config("inventory-service", folder, 0, Vec::new())?).await?;
         stack.add("inventory-service", service.address(), |end| service.run(end));
 
-        let to_folder = ["--mail-dir".into(), folder.mails().into()];
+        let to_folder = vec!["--mail-dir".into(), folder.mails().into()];
         let service = email_service::bind(stack.config("email-service", folder, 0, to_folder)?).await?;
         stack.add("email-service", service.address(), |end| service.run(end));
 
@@ -98,6 +141,11 @@ impl Stack {
     /// The broker, to inject faults.
     pub fn broker(&self) -> &Arc<EmbeddedBroker> {
         &self.broker
+    }
+
+    /// Kills payment-service, where it is a process of its own.
+    pub(crate) fn kills(&self) -> Option<mpsc::Sender<Kill>> {
+        self.kills.clone()
     }
 
     /// Resolves when a service ends although nobody told it to.
@@ -123,14 +171,12 @@ impl Stack {
         result
     }
 
-    /// The arguments every service takes, as its command line would get them.
-    fn config<C: Args, const N: usize>(
-        &self,
-        service: &str,
-        folder: &Folder,
-        port: u16,
-        more: [OsString; N],
-    ) -> anyhow::Result<C> {
+    fn config<C: Args>(&self, service: &str, folder: &Folder, port: u16, more: Vec<OsString>) -> anyhow::Result<C> {
+        config(self.arguments(service, folder, port, more))
+    }
+
+    /// The arguments every service takes, as its command line would get them, and `more`.
+    fn arguments(&self, service: &str, folder: &Folder, port: u16, more: Vec<OsString>) -> Vec<OsString> {
         let kafka = self.broker.config();
         let mut arguments: Vec<OsString> = vec![
             "--brokers".into(),
@@ -144,7 +190,7 @@ impl Stack {
             arguments.extend(["-X".into(), setting.into()]);
         }
         arguments.extend(more);
-        config(arguments)
+        arguments
     }
 
     /// Runs a service as a task, and returns its base URL.

@@ -158,6 +158,7 @@ async fn faults_that_cannot_be_are_refused_with_what_can() {
         (&["duplicates", "--every", "0"], 2, "0 is not in 1.."),
         (&["duplicates", "--from", "begin"], 2, "is no position"),
         (&["broker-pause"], 1, "cargo run -- --chaos broker-pause"),
+        (&["crash"], 1, "cargo run -- --chaos crash"),
         (&["drop-connection"], 1, "cargo run -- --chaos drop-connection"),
     ] {
         let ran = eventctl(&[&["chaos"], arguments].concat()).await;

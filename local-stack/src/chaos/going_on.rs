@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use event_runtime::{
     config::KafkaConfig,
     embedded::EmbeddedBroker,
@@ -20,11 +20,11 @@ use eventctl::chaos::{duplicates::copy_of, gateway::FakeGateway, poison};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use shared_events::topics::{ORDERS, TOPICS};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Fault, Faults};
-use crate::Stack;
+use crate::{Stack, stack::Kill};
 
 /// From one pause of the brokers to the next.
 const BETWEEN_PAUSES: Duration = Duration::from_secs(10);
@@ -33,8 +33,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Faults that go on until they are stopped.
 pub struct Chaos {
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Faults,
     pub(super) done: Arc<Done>,
+    pub(super) kills: Option<mpsc::Sender<Kill>>,
     broker: Arc<EmbeddedBroker>,
     shutdown: CancellationToken,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -49,6 +50,7 @@ pub(super) struct Done {
     pub(super) poison: AtomicU64,
     pub(super) drops: AtomicU64,
     pub(super) pauses: AtomicU64,
+    pub(super) crashes: AtomicU64,
 }
 
 impl Chaos {
@@ -60,18 +62,24 @@ impl Chaos {
         let broker = stack.broker().clone();
         let (shutdown, tasks) = (CancellationToken::new(), JoinSet::new());
         let _stops = shutdown.clone().drop_guard();
-        let mut chaos = Chaos { faults: faults.0.clone(), done: Arc::default(), broker, shutdown, tasks, _stops };
+        let (faults, done, kills) = (faults.clone(), Arc::default(), stack.kills());
+        let mut chaos = Chaos { faults, done, kills, broker, shutdown, tasks, _stops };
         chaos.set_gateway(stack.addresses().url("payment-gateway-fake")).await?;
-        for fault in chaos.faults.clone() {
+        for fault in chaos.faults.0.clone() {
             chaos.begin_one(fault).await.with_context(|| format!("chaos: {}", fault.name()))?;
         }
         Ok(chaos)
     }
 
+    /// What goes on.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
     /// The gateway takes all its faults at once.
     async fn set_gateway(&self, url: &str) -> anyhow::Result<()> {
         let mut wanted = Map::new();
-        for fault in &self.faults {
+        for fault in &self.faults.0 {
             match fault {
                 Fault::GatewayFailures(rate) => drop(wanted.insert("failureRate".to_owned(), json!(rate))),
                 Fault::Delays(delay) => {
@@ -91,6 +99,8 @@ impl Chaos {
         let (broker, done) = (self.broker.clone(), self.done.clone());
         match fault {
             Fault::GatewayFailures(_) => {}
+            // Waits for an order to be in the middle of: `crash`.
+            Fault::Crash => ensure!(self.kills.is_some(), "payment-service is no process of its own"),
             Fault::Duplicates(every) => self.duplicate(every)?,
             Fault::Poison(number) => {
                 let producer = Producer::new(&broker.config())?;

@@ -27,9 +27,9 @@ impl Chaos {
     pub async fn report(&self, addresses: &Addresses, kafka: &KafkaConfig) -> anyhow::Result<String> {
         // What is counted below comes to a rest only where brokers answer throughout.
         let counts = |fault: &Fault| matches!(fault, Fault::Duplicates(_) | Fault::Poison(_));
-        let rest = !self.faults.iter().any(counts) || self.at_rest(kafka).await;
+        let rest = !self.faults.0.iter().any(counts) || self.at_rest(kafka).await;
         let mut text = String::from("\nChaos on purpose: what was done so far, and what came of it\n");
-        for fault in &self.faults {
+        for fault in &self.faults.0 {
             let (did, look) = self.told(*fault, addresses).await?;
             writeln!(text, "  {:<17} {did}\n  {:<17} look: {look}", fault.name(), "")?;
         }
@@ -79,6 +79,14 @@ impl Chaos {
             Fault::BrokerPause(pause) => (
                 format!("all brokers were away {} times, for {pause:?} each", done(&self.done.pauses)),
                 "cargo run -p eventctl -- lag --watch".to_owned(),
+            ),
+            Fault::Crash => (
+                format!(
+                    "payment-service was killed {} time with the money taken and nothing committed; it asked the gateway \
+                     by key, and charged no second time",
+                    done(&self.done.crashes)
+                ),
+                format!("curl -s {}/charges", addresses.url("payment-gateway-fake")),
             ),
         })
     }

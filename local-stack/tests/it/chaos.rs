@@ -8,7 +8,7 @@ use local_stack::{Folder, Stack, StackOptions, chaos::Chaos, samples};
 async fn samples_under(faults: &str) -> String {
     let temporary = tempfile::tempdir().unwrap();
     let folder = Folder::claim(temporary.path()).unwrap();
-    let stack = Stack::start(&folder, &StackOptions { order_port: 0, brokers: 3 }).await.unwrap();
+    let stack = Stack::start(&folder, &StackOptions::default()).await.unwrap();
     let chaos = Chaos::begin(&faults.parse().unwrap(), &stack).await.unwrap();
     for sample in samples::SAMPLES {
         samples::play(stack.addresses().url("order-service"), sample, Duration::from_secs(60)).await.unwrap();
@@ -17,6 +17,34 @@ async fn samples_under(faults: &str) -> String {
     chaos.stop().await.unwrap();
     stack.stop().await.unwrap();
     report
+}
+
+#[tokio::test]
+async fn a_service_killed_between_its_effect_and_its_commit_comes_back_and_charges_once() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = Folder::claim(temporary.path()).unwrap();
+    let payment_process = Some(env!("CARGO_BIN_EXE_local-stack").into());
+    let options = StackOptions { payment_process, ..StackOptions::default() };
+    let stack = Stack::start(&folder, &options).await.unwrap();
+    let chaos = Chaos::begin(&"crash".parse().unwrap(), &stack).await.unwrap();
+    // Fails where the order is charged a second time, or not at all.
+    let order = chaos.crash(stack.addresses(), Duration::from_secs(150)).await.unwrap();
+    assert_eq!(order.state, "completed", "{order:#?}");
+    let report = chaos.report(stack.addresses(), &stack.broker().config()).await.unwrap();
+    assert!(report.contains("payment-service was killed 1 time with"), "{report}");
+    assert!(report.contains("=> 1 charges in the gateway's ledger, for 1 orders"), "{report}");
+    chaos.stop().await.unwrap();
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_crash_needs_a_process() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = Folder::claim(temporary.path()).unwrap();
+    let stack = Stack::start(&folder, &StackOptions::default()).await.unwrap();
+    let refused = Chaos::begin(&"crash".parse().unwrap(), &stack).await.err().unwrap();
+    assert_eq!(format!("{refused:#}"), "chaos: crash: payment-service is no process of its own");
+    stack.stop().await.unwrap();
 }
 
 /// The number before `words` in `report`.

@@ -47,7 +47,7 @@ fn every_alert_is_documented() {
 async fn every_metric_is_documented() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = Folder::claim(temporary.path()).unwrap();
-    let stack = Stack::start(&folder, &StackOptions { order_port: 0, brokers: 1 }).await.unwrap();
+    let stack = Stack::start(&folder, &StackOptions { brokers: 1, ..StackOptions::default() }).await.unwrap();
     let mut known = BTreeSet::new();
     for (service, url) in &stack.addresses().services {
         if *service == "payment-gateway-fake" {

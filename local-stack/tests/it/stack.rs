@@ -8,7 +8,7 @@ use local_stack::{Folder, Stack, StackOptions, guide, samples};
 async fn the_sample_orders_end_as_they_should() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = Folder::claim(temporary.path()).unwrap();
-    let stack = Stack::start(&folder, &StackOptions { order_port: 0, brokers: 3 }).await.unwrap();
+    let stack = Stack::start(&folder, &StackOptions::default()).await.unwrap();
     for sample in samples::SAMPLES {
         let order =
             samples::play(stack.addresses().url("order-service"), sample, Duration::from_secs(20)).await.unwrap();
@@ -38,7 +38,7 @@ async fn a_stack_whose_port_is_taken_says_so() {
     let port = taken.local_addr().unwrap().port();
     let temporary = tempfile::tempdir().unwrap();
     let folder = Folder::claim(temporary.path()).unwrap();
-    let refused = Stack::start(&folder, &StackOptions { order_port: port, brokers: 1 }).await;
+    let refused = Stack::start(&folder, &StackOptions { order_port: port, ..StackOptions::default() }).await;
     let message = format!("{:#}", refused.err().expect("the port is taken"));
     assert!(message.contains(&format!("port {port}")), "{message}");
 }
