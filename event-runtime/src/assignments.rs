@@ -42,7 +42,8 @@ impl Assignments {
             let partition = partition(row)?;
             let Some(legacy) = legacies.get_mut(&partition) else { continue };
             legacy.crashed = true;
-            if let Some(offset) = row.try_get::<Option<i64>, _>("attempting")? {
+            legacy.culprit = row.try_get("attempting")?;
+            if let Some(offset) = legacy.culprit {
                 sqlx::query(
                     "INSERT INTO consumer_crashes \
                          (consumer_group, topic, partition, record_offset, crashes, crashed_at) \
@@ -191,4 +192,91 @@ fn pairs(before: &str, first: usize, count: usize) -> String {
         write!(text, "{comma}({before}${first}, ${})", first + 1).expect("a String takes everything");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn partitions(numbers: std::ops::Range<i32>) -> Vec<Partition> {
+        numbers.map(|number| Partition { topic: "orders".into(), number }).collect()
+    }
+
+    fn legacy(crashed: bool, culprit: Option<i64>, crashes: &[(i64, u32)]) -> Legacy {
+        Legacy { crashed, culprit, crashes: crashes.iter().copied().collect() }
+    }
+
+    /// Makes members of a group on a database of its own.
+    async fn members() -> (tempfile::TempDir, impl Fn(&str) -> Assignments) {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::connect_lazy(&format!("sqlite:{}/test.db", folder.path().display())).unwrap();
+        database.migrate(&[]).await.unwrap();
+        let member = move |owner: &str| {
+            let (database, owner) = (database.clone(), owner.to_owned());
+            Assignments { database, group: "notes-service", owner }
+        };
+        (folder, member)
+    }
+
+    #[tokio::test]
+    async fn a_row_that_its_owner_left_behind_tells_of_its_death() {
+        let (_folder, member) = members().await;
+        let (first, second) = (member("first"), member("second"));
+        let take = async |member: &Assignments| member.take(&partitions(0..3), NOW).await.unwrap();
+        assert_eq!(take(&first).await, [legacy(false, None, &[]), legacy(false, None, &[]), legacy(false, None, &[])]);
+        assert_eq!(take(&first).await[0], legacy(false, None, &[]), "its own: it is alive");
+        first.give_back(&partitions(1..3)).await.unwrap();
+        assert_eq!(take(&second).await, [legacy(true, None, &[]), legacy(false, None, &[]), legacy(false, None, &[])]);
+
+        // The first one was alive after all, and late.
+        first.give_back(&partitions(0..3)).await.unwrap();
+        first.begin_alone(&partitions(0..1)[0], 7).await.unwrap();
+        first.give_back_all().await.unwrap();
+        let third = member("third");
+        assert_eq!(take(&third).await, [legacy(true, None, &[]), legacy(true, None, &[]), legacy(true, None, &[])]);
+        third.give_back_all().await.unwrap();
+        assert_eq!(take(&second).await[0], legacy(false, None, &[]));
+        let other = Assignments { group: "mails-service", ..member("fourth") };
+        assert_eq!(take(&other).await[0], legacy(false, None, &[]), "another group's are its own");
+    }
+
+    #[tokio::test]
+    async fn deaths_are_counted_for_the_record_that_was_attempted_alone_until_it_is_done() {
+        let (_folder, member) = members().await;
+        let partitions = partitions(0..2);
+        let [partition, _] = &partitions[..] else { panic!("there are two") };
+        let take = async |owner: &str| {
+            let member = member(owner);
+            let legacies = member.take(&partitions, NOW).await.unwrap();
+            assert_eq!(legacies[1].crashes, legacy(false, None, &[]).crashes, "the other one is above suspicion");
+            (legacies[0].clone(), member)
+        };
+        let (_, first) = take("first").await;
+        first.begin_alone(partition, 5).await.unwrap();
+        first.end_alone(partition, 5, false).await.unwrap();
+        first.begin_alone(partition, 6).await.unwrap();
+        let (left, second) = take("second").await;
+        assert_eq!(left, legacy(true, Some(6), &[(6, 1)]), "the process outlived the attempt at 5");
+        second.begin_alone(partition, 6).await.unwrap();
+        let (left, third) = take("third").await;
+        assert_eq!(left, legacy(true, Some(6), &[(6, 2)]));
+        third.begin_alone(partition, 9).await.unwrap();
+        third.end_alone(partition, 9, true).await.unwrap();
+        let (left, fourth) = take("fourth").await;
+        assert_eq!(left, legacy(true, None, &[(6, 2)]), "it died of something else");
+        fourth.begin_alone(partition, 6).await.unwrap();
+        fourth.end_alone(partition, 6, true).await.unwrap();
+        fourth.give_back_all().await.unwrap();
+        let (left, fifth) = take("fifth").await;
+        assert_eq!(left, legacy(false, None, &[]), "6 is done");
+
+        fifth.begin_alone(partition, 8).await.unwrap();
+        let (_, last) = take("last").await;
+        assert_eq!(clean(&last.database, NOW).await.unwrap(), 0);
+        assert_eq!(clean(&last.database, NOW + SignedDuration::from_secs(1)).await.unwrap(), 1);
+    }
 }

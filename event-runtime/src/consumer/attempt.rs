@@ -20,7 +20,7 @@ use crate::{
     Clock, HandlerError,
     error::{BoxError, Chain},
     producer::{ProduceError, Producer},
-    scheduler::{Outcome, Task},
+    scheduler::{CrashedError, Outcome, Task},
     telemetry::trace,
 };
 
@@ -107,6 +107,13 @@ impl Runner {
             }
         }
         let Some(handler) = handler else { return Outcome::Buried };
+        if error.source_error().downcast_ref::<CrashedError>().is_some_and(|crashed| crashed.untold) {
+            tracing::error!(
+                origin = %job.record.origin,
+                "the process ended while the handler took note of the dead letter; going on without"
+            );
+            return Outcome::Buried;
+        }
         match self.contained(|| handler.exhausted(self.attempt(job, attempts, true), error)).await {
             Ok(()) => Outcome::Buried,
             // It would be rejected for ever, and hold back its partition.

@@ -327,8 +327,11 @@ impl Dispatcher {
                              one at a time"
                         );
                     }
-                    for (offset, crashes) in &legacy.crashes {
-                        tracing::warn!(group, %partition, offset, crashes, "this record has ended its process");
+                    if let Some(offset) = legacy.culprit {
+                        let labels = RecordLabels { group, topic: partition.topic.to_string() };
+                        self.runner.metrics.crashes.get_or_create(&labels).inc();
+                        let crashes = legacy.crashes.get(&offset);
+                        tracing::error!(group, %partition, offset, crashes, "this record has ended the process");
                     }
                     self.scheduler.admit(&partition, generation, legacy);
                 }
@@ -383,6 +386,8 @@ impl Dispatcher {
         metrics.in_flight.get_or_create(&labels).set(self.scheduler.running() as i64);
         metrics.blocked_keys.get_or_create(&labels).set(self.scheduler.blocked_lanes() as i64);
         metrics.paused_partitions.get_or_create(&labels).set(self.scheduler.paused() as i64);
+        metrics.held_partitions.get_or_create(&labels).set(self.scheduler.held() as i64);
+        metrics.careful_partitions.get_or_create(&labels).set(self.scheduler.careful() as i64);
         metrics.assigned_partitions.get_or_create(&labels).set(self.scheduler.assigned().count() as i64);
     }
 

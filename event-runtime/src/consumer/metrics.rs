@@ -23,6 +23,9 @@ pub struct ConsumerMetrics {
     pub(super) blocked_keys: Family<GroupLabels, Gauge>,
     pub(super) paused_partitions: Family<GroupLabels, Gauge>,
     pub(super) assigned_partitions: Family<GroupLabels, Gauge>,
+    pub(super) held_partitions: Family<GroupLabels, Gauge>,
+    pub(super) careful_partitions: Family<GroupLabels, Gauge>,
+    pub(super) crashes: Family<RecordLabels, Counter>,
     pub(super) dead_letter_floods: Family<GroupLabels, Counter>,
     pub(super) stopped_by_flood: Family<GroupLabels, Gauge>,
     pub(super) client_replacements: Family<GroupLabels, Counter>,
@@ -80,6 +83,9 @@ impl Default for ConsumerMetrics {
             blocked_keys: Family::default(),
             paused_partitions: Family::default(),
             assigned_partitions: Family::default(),
+            held_partitions: Family::default(),
+            careful_partitions: Family::default(),
+            crashes: Family::default(),
             dead_letter_floods: Family::default(),
             stopped_by_flood: Family::default(),
             client_replacements: Family::default(),
@@ -109,6 +115,11 @@ impl ConsumerMetrics {
         registry.register("blocked_keys", "Keys that wait for a retry or a dependency", self.blocked_keys.clone());
         registry.register("paused_partitions", "Partitions paused at the budget", self.paused_partitions.clone());
         registry.register("assigned_partitions", "Partitions this member has", self.assigned_partitions.clone());
+        let held = "Partitions that wait until the database says how their last owner left them";
+        registry.register("held_partitions", held, self.held_partitions.clone());
+        let careful = "Partitions whose records are handled alone because their last owner died";
+        registry.register("careful_partitions", careful, self.careful_partitions.clone());
+        registry.register("record_crashes", "Times that a record ended its process", self.crashes.clone());
         let floods = "Times that a flood of dead letters stopped the consumer";
         registry.register("dead_letter_floods", floods, self.dead_letter_floods.clone());
         let replacements = "Times that a Kafka client which failed or read nothing was replaced";
@@ -137,6 +148,7 @@ impl ConsumerMetrics {
         self.dead_letter_floods.get_or_create(&GroupLabels { group }).inc_by(0);
         self.stopped_by_flood.get_or_create(&GroupLabels { group }).set(0);
         for &(topic, event_type) in events {
+            self.crashes.get_or_create(&RecordLabels { group, topic: topic.to_owned() }).inc_by(0);
             for r#type in [event_type, NO_EVENT] {
                 let labels = EventLabels { group, topic: topic.to_owned(), r#type: r#type.to_owned() };
                 for family in [&self.retried, &self.rejected, &self.dead_letters, &self.outages] {

@@ -23,6 +23,8 @@ pub struct Legacy {
     pub crashed: bool,
     /// How often a record has ended the process that handled it alone, by offset.
     pub crashes: BTreeMap<i64, u32>,
+    /// The record that the owner before was attempting alone when it ended.
+    pub culprit: Option<i64>,
 }
 
 /// A record that has ended its process too often.
@@ -35,6 +37,8 @@ pub struct Legacy {
 pub struct CrashedError {
     /// How often.
     pub crashes: u32,
+    /// Whether it did so even while its handler was told of the dead letter: then the handler is not told.
+    pub untold: bool,
 }
 
 /// How many records have to be done, for each attempt that may run, until a partition is careful no more.
@@ -106,6 +110,11 @@ impl<T: Clone> Scheduler<T> {
         if !assignment.ready.is_empty() {
             self.turns.push_back(partition.clone());
         }
+    }
+
+    /// How many partitions are held.
+    pub fn held(&self) -> usize {
+        self.partitions.values().filter(|assignment| assignment.held).count()
     }
 
     /// How many partitions have records that are handled alone.

@@ -277,7 +277,8 @@ impl<T> Pending<T> {
         if self.retry.gives_up_after_crashes(crashes) {
             self.attempt = crashes;
             self.stage = Stage::Bury { failures: 0 };
-            self.last_error = Some(Arc::new(HandlerError::reject(CrashedError { crashes })));
+            let untold = self.retry.gives_up_after_crashes(crashes - 1);
+            self.last_error = Some(Arc::new(HandlerError::reject(CrashedError { crashes, untold })));
         } else {
             self.attempt = crashes + 1;
         }

@@ -1,7 +1,7 @@
 //! Records that may have ended the process.
 
 use super::*;
-use crate::scheduler::Legacy;
+use crate::scheduler::{CrashedError, Legacy};
 
 /// A partition that waits for its past, with room for two attempts: eight records may be the cause.
 fn held() -> Bench {
@@ -11,8 +11,12 @@ fn held() -> Bench {
 }
 
 fn admit(bench: &mut Bench, crashed: bool, crashes: &[(i64, u32)]) {
-    let legacy = Legacy { crashed, crashes: crashes.iter().copied().collect() };
+    let legacy = Legacy { crashed, crashes: crashes.iter().copied().collect(), culprit: None };
     bench.scheduler.admit(&partition(0), 1, legacy);
+}
+
+fn crashed(error: &HandlerError) -> CrashedError {
+    *error.source_error().downcast_ref().expect("the reason is that the process ended")
 }
 
 fn done_before(bench: &mut Bench, offset: i64) {
@@ -132,7 +136,7 @@ fn records_from_after_the_crash_are_above_suspicion() {
 fn deaths_are_attempts_and_after_the_last_the_handler_is_asked_no_more() {
     let mut bench = held();
     bench.offer(0, "a");
-    admit(&mut bench, false, &[(0, 1), (1, 2), (2, 9)]);
+    admit(&mut bench, false, &[(0, 1), (1, 2), (2, 3)]);
     bench.offer_all(&[(1, "b"), (2, "c"), (3, "d")]);
     bench.scheduler.offer(&partition(0), 1, Offer { retry: RetryPolicy::unlimited(), ..offer(4, "e") });
     assert_eq!(bench.start_all(), [0]);
@@ -143,9 +147,12 @@ fn deaths_are_attempts_and_after_the_last_the_handler_is_asked_no_more() {
     assert_eq!(bench.start_all(), [1]);
     let start = bench.started(1);
     let Task::Bury(error) = &start.task else { panic!("{start:?}") };
-    assert!(error.source_error().to_string().contains("ended 2 times"), "{error:?}");
+    assert_eq!(crashed(error), CrashedError { crashes: 2, untold: false });
     assert_eq!((start.attempt, start.careful), (2, true));
     bench.finish(1, Outcome::Buried);
+    assert_eq!(bench.start_all(), [2]);
+    let Task::Bury(error) = &bench.started(2).task else { panic!("it is attempted") };
+    assert_eq!(crashed(error), CrashedError { crashes: 3, untold: true }, "the dead letter was deadly, too");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::{
     io::Read as _,
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -29,7 +30,8 @@ const RETRIES: u32 = 1;
 const HANDLED: Migration =
     Migration { version: 1, name: "handled", sql: "CREATE TABLE handled (key TEXT NOT NULL, text TEXT NOT NULL);" };
 
-/// `abort …` ends the process, `kill …` as the system does it when there is no memory; all others are written down.
+/// `abort` ends the process, `doom` also when its dead letter is told; `kill` does so as the system does it when there is
+/// no memory; all others are written down.
 struct Deadly;
 
 impl TransactionalHandler for Deadly {
@@ -41,7 +43,7 @@ impl TransactionalHandler for Deadly {
 
     async fn handle(&self, tx: &mut Tx, _outbox: &mut Outbox, delivery: &Delivery<Note>) -> Result<(), HandlerError> {
         match delivery.event.text.split(' ').next() {
-            Some("abort") => std::process::abort(),
+            Some("abort" | "doom") => std::process::abort(),
             Some("kill") => {
                 let pid = std::process::id().to_string();
                 Command::new("kill").args(["-KILL", &pid]).status().map_err(HandlerError::retry)?;
@@ -55,6 +57,19 @@ impl TransactionalHandler for Deadly {
             .bind(&delivery.event.text)
             .execute(tx.conn())
             .await?;
+        Ok(())
+    }
+
+    async fn exhausted(
+        &self,
+        _tx: &mut Tx,
+        _outbox: &mut Outbox,
+        delivery: &Delivery<Note>,
+        _error: &HandlerError,
+    ) -> Result<(), HandlerError> {
+        if delivery.event.text == "doom" {
+            std::process::abort();
+        }
         Ok(())
     }
 }
@@ -161,7 +176,7 @@ async fn a_record_that_ends_the_process_is_dead_lettered_after_its_attempts_and_
     let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for number in 0..60 {
         let (key, text) = match number {
-            20 => ("key-0".to_owned(), "abort".to_owned()),
+            20 => ("key-0".to_owned(), "doom".to_owned()),
             33 => ("key-3".to_owned(), "kill".to_owned()),
             _ => (format!("key-{}", number % 10), number.to_string()),
         };
@@ -173,20 +188,54 @@ async fn a_record_that_ends_the_process_is_dead_lettered_after_its_attempts_and_
 
     let deaths = run_to_the_end(&scene, &test, 60).await;
     println!("{deaths} deaths");
-    // Of the first one nobody knows the cause; after that each is an attempt of one of the two. A process that loses its
+    // Of the first one nobody knows the cause; after that each is an attempt of one of the two, and of one
+    // its dead letter. A process that loses its
     // session, on a busy machine, hands over cleanly and makes one death more.
-    let expected_deaths = 1 + 2 * (1 + RETRIES);
+    let expected_deaths = 1 + (1 + RETRIES) + (1 + RETRIES + 1);
     assert!((expected_deaths..expected_deaths + 3).contains(&deaths), "{deaths} deaths");
     assert_eq!(handled(&database).await, expected, "each once, in the order of its key");
-    let letters = scene.dead_letters(2).await;
+    let letters = scene.dead_letters(3).await;
     let mut letters: Vec<_> = letters.iter().map(|letter| DeadLetter::read(letter).unwrap()).collect();
-    letters.sort_by_key(|letter| letter.original.offset);
+    letters.sort_by_key(|letter| (letter.original.offset, letter.attempts));
     let places: Vec<_> = letters.iter().map(|letter| (letter.original.offset, letter.attempts)).collect();
-    assert_eq!(places, [(20, 1 + RETRIES), (33, 1 + RETRIES)]);
+    assert_eq!(places, [(20, 1 + RETRIES), (20, 1 + RETRIES + 1), (33, 1 + RETRIES)]);
     for letter in letters {
-        assert!(letter.error.contains("the process ended 2 times"), "{}", letter.error);
+        let why = format!("the process ended {} times", letter.attempts);
+        assert!(letter.error.contains(&why), "{}", letter.error);
         assert!(letter.error.contains("replay this dead letter"), "{}", letter.error);
     }
     assert_eq!(count(&database, "consumer_assignments").await, 0, "everything was given back");
     assert_eq!(count(&database, "consumer_crashes").await, 0, "there is nothing left to remember");
+}
+
+async fn rename(database: &Database, from: &str, to: &str) {
+    let mut tx = database.begin().await.unwrap();
+    let rename = sqlx::AssertSqlSafe(format!("ALTER TABLE {from} RENAME TO {to}"));
+    sqlx::raw_sql(rename).execute(tx.conn()).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn assigned_partitions_wait_until_the_database_says_how_they_were_left() {
+    let scene = Scene::new().await;
+    rename(&scene.database, "consumer_assignments", "out_of_reach").await;
+    scene.publish("a", "patience").await;
+    let consumer = scene.start(scene.transactional());
+    let held = || (scene.metric("consumer_held_partitions"), scene.metric("consumer_records_consumed_total"));
+    eventually(PATIENCE, "a record that waits", async || match held() {
+        (1.0, 1.0) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    assert_eq!(scene.script.begun.load(Ordering::SeqCst), 0, "nothing is handled before its past is known");
+    rename(&scene.database, "out_of_reach", "consumer_assignments").await;
+    scene.script.wait_for(1).await;
+    eventually(PATIENCE, "end of the wait", async || match held() {
+        (0.0, _) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    assert_eq!(count(&scene.database, "consumer_assignments").await, 1);
+    consumer.shutdown(Duration::from_secs(10)).await.unwrap();
+    assert_eq!(count(&scene.database, "consumer_assignments").await, 0);
 }

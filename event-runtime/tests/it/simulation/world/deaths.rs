@@ -46,7 +46,7 @@ impl World {
             .map(|((_, offset), n)| (*offset, *n))
             .collect();
         self.past.extend(crashes.iter().map(|(offset, crashes)| ((partition.clone(), *offset), *crashes)));
-        self.scheduler.admit(&partition, generation, Legacy { crashed: before.is_some(), crashes });
+        self.scheduler.admit(&partition, generation, Legacy { crashed: before.is_some(), crashes, culprit: None });
     }
 
     /// Which record runs alone, or that it has ended.
