@@ -72,8 +72,12 @@ impl Suspicion {
         self.left = self.left.saturating_sub(usize::from(fresh));
     }
 
-    /// Whether a record from `position` on may be the cause.
-    fn is_over(&self, position: Option<i64>) -> bool {
+    /// Whether no record from the position on may be the cause.
+    fn is_over(&self, position: impl FnOnce() -> Option<i64>) -> bool {
+        if self.left == 0 && self.crashes.is_empty() {
+            return true;
+        }
+        let position = position();
         let passed = |end: i64| position.is_some_and(|position| position >= end);
         let known = self.crashes.last_key_value().is_some_and(|(offset, _)| !passed(offset + 1));
         !known && (self.left == 0 || self.end.is_some_and(passed))
@@ -119,7 +123,7 @@ impl<T: Clone> Scheduler<T> {
 
     /// How many partitions have records that are handled alone.
     pub fn careful(&self) -> usize {
-        let careful = |assignment: &&Assignment<T>| !assignment.suspicion.is_over(assignment.position());
+        let careful = |assignment: &&Assignment<T>| !assignment.suspicion.is_over(|| assignment.position());
         self.partitions.values().filter(careful).count()
     }
 

@@ -134,7 +134,7 @@ impl Dependency {
     /// The lane that probes now, if one may.
     pub(super) fn take_probe<T>(&mut self, partitions: &BTreeMap<Partition, Assignment<T>>) -> Option<HeldLane> {
         let outage = self.outage.as_mut().filter(|outage| outage.due && outage.probing.is_none())?;
-        let may_start = |held: &HeldLane| partitions.get(&held.partition).is_some_and(|it| !it.stopped && !it.held);
+        let may_start = |held: &HeldLane| partitions.get(&held.partition).is_some_and(|it| !it.stopped);
         take_first(&mut outage.fresh, may_start).or_else(|| take_first(&mut outage.tried, may_start))
     }
 
