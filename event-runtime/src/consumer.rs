@@ -9,13 +9,15 @@
 //!
 //! - An offset is committed once every record below it is handled or dead-lettered and acknowledged.
 //! - Records of one key run one after the other; others run side by side.
+//! - Records of transactional handlers that are ready at the same time share a transaction.
 //! - A record that ends the process is dead-lettered after as many deaths as it has attempts, where the consumer has a
 //!   database to count them in; a consumer of plain handlers alone has none, and begins with such a record again and again.
 //! - On a revoke the partitions' attempts are drained and their offsets committed before the revoke returns.
 //!
-//! What it leaves out: batches, and exactly-once across Kafka transactions; the inbox makes effects happen once.
+//! What it leaves out: exactly-once across Kafka transactions; the inbox makes effects happen once.
 
 mod attempt;
+mod batch;
 mod builder;
 mod client;
 mod commands;

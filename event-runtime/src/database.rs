@@ -203,6 +203,19 @@ impl Database {
         Ok(())
     }
 
+    /// Whether a transaction of the one is a transaction of the other: clones of one pool.
+    pub(crate) fn is_same_as(&self, other: &Database) -> bool {
+        Arc::ptr_eq(&self.commits, &other.commits)
+    }
+
+    /// How many transactions can be open at the same time.
+    pub(crate) fn transactions_at_once(&self) -> usize {
+        match self.dialect {
+            Dialect::Postgres => WRITERS as usize,
+            Dialect::Sqlite => 1,
+        }
+    }
+
     /// Closes every connection once it is free.
     pub async fn close(&self) {
         self.writers.close().await;

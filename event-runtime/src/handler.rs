@@ -8,6 +8,10 @@ use crate::{Delivery, HandlerError, Outbox, Record, RetryPolicy, Tx};
 
 /// Handles an event inside one database transaction: inbox row, the handler's own rows and what it publishes commit
 /// together or not at all. No network I/O in here: the transaction holds its locks meanwhile.
+///
+/// Records that are ready at the same time share a transaction, see
+/// [`ConsumerBuilder::batch`](crate::ConsumerBuilder::batch). It is rolled back when one of them fails, and `handle` is
+/// then called again for the others, with the same attempt: leave nothing behind but in `tx` and `outbox`.
 pub trait TransactionalHandler: Send + Sync + 'static {
     /// What it handles.
     type Event: Event;

@@ -8,12 +8,16 @@
 //! written, and handled then. So there is one row an event, and it says whether the event is handled or which replay of it
 //! was dead-lettered last (0: the record itself). A replay takes the row over from an earlier dead letter only.
 
-use std::time::Duration;
+use std::{collections::HashSet, fmt::Write as _, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use shared_events::EventId;
+use sqlx::{AssertSqlSafe, Row as _};
 
-use crate::{Database, Tx};
+use crate::{Database, Tx, database::columns::undecodable};
+
+/// How many events a statement names.
+const MOST_EVENTS: usize = 256;
 
 /// How many rows are removed in one transaction.
 const BATCH: usize = 1000;
@@ -74,6 +78,42 @@ pub async fn record(
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Notes in this transaction that `group` handles these events, and answers those that are new: [`record`] of
+/// [`Fate::Handled`] for many that are no replays. A concurrent transaction with one of them waits here.
+///
+/// # Errors
+/// When the database fails.
+pub async fn record_all(
+    tx: &mut Tx,
+    group: &str,
+    mut events: Vec<EventId>,
+    now: Timestamp,
+) -> Result<HashSet<EventId>, sqlx::Error> {
+    // Two transactions with the same events must not wait for each other.
+    events.sort_unstable();
+    events.dedup();
+    let mut new = HashSet::with_capacity(events.len());
+    for chunk in events.chunks(MOST_EVENTS) {
+        // An event twice in a statement changes nothing, so that a few statements, prepared once, do for all numbers.
+        let rows = chunk.len().next_power_of_two();
+        let mut sql = String::from("INSERT INTO inbox (consumer_group, event_id, handled_at, dead_replay) VALUES ");
+        for row in 0..rows {
+            let comma = if row == 0 { "" } else { ", " };
+            write!(sql, "{comma}($1, ${}, $2, NULL)", row + 3).expect("writing to a string cannot fail");
+        }
+        sql.push_str(" ON CONFLICT (consumer_group, event_id) DO NOTHING RETURNING event_id");
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(group).bind(now.as_microsecond());
+        for row in 0..rows {
+            query = query.bind(chunk[row.min(chunk.len() - 1)].to_string());
+        }
+        for row in query.fetch_all(tx.conn()).await? {
+            let event: String = row.try_get(0)?;
+            new.insert(event.parse().map_err(|error| undecodable("event_id", error))?);
+        }
+    }
+    Ok(new)
 }
 
 /// Forgets these events of `group`, so that they are handled when they are read again, a few at a time so that no handler

@@ -119,6 +119,12 @@ impl Outbox {
         self.rows.extend_from_slice(&other.rows);
     }
 
+    /// What several pieces of work that share a transaction publish, in their order.
+    pub(crate) fn merged(parts: Vec<Outbox>, now: Timestamp) -> Outbox {
+        let rows = parts.into_iter().flat_map(|part| part.rows).collect();
+        Outbox { source: "", now, correlation_id: None, causation_id: None, attempt: None, rows }
+    }
+
     /// Whether nothing was published.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()

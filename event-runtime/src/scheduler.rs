@@ -12,9 +12,11 @@
 //!   probes; see [`outage`](self::Verdict::Unavailable).
 //! - A flood of dead letters stops everything for a while; see [`FloodLimits`].
 //! - What may have ended the process runs alone; see [`Legacy`].
+//! - Records that may share a transaction do so when several are ready; see [`batch`].
 //!
-//! What it leaves out: batches, and order across topics.
+//! What it leaves out: order across topics.
 
+mod batch;
 mod careful;
 mod flood;
 mod messages;
@@ -25,11 +27,18 @@ mod progress;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::Entry},
+    hash::Hash,
     sync::Arc,
     time::Duration,
 };
 
+use self::{
+    batch::Batching,
+    flood::FloodGuard,
+    outage::{Dependency, HeldLane},
+    partition::{Assignment, LaneState, Pending, Stage},
+};
 pub use self::{
     careful::{CrashedError, Legacy},
     flood::{Flood, FloodLimits},
@@ -37,11 +46,6 @@ pub use self::{
         Extent, Generation, InHand, Lag, Lane, Limits, Offer, Offered, Outcome, Partition, Stall, Start, State, Task,
         Ticket, Verdict,
     },
-};
-use self::{
-    flood::FloodGuard,
-    outage::{Dependency, HeldLane},
-    partition::{Assignment, LaneState, Pending, Stage},
 };
 use crate::{HandlerError, RetryPolicy};
 
@@ -62,10 +66,15 @@ pub struct Scheduler<T> {
     timers_made: u64,
     last_ticket: u64,
     running: HashMap<Ticket, Running>,
-    /// Lanes with a running attempt, of whichever generation.
-    busy: HashSet<(Partition, Lane)>,
+    /// What counts towards the concurrency: by its first attempt, how many attempts of a batch still run.
+    in_flight: HashMap<Ticket, usize>,
+    /// Lanes with running attempts, of whichever generation, and how many: those of a batch.
+    busy: HashMap<(Partition, Lane), usize>,
     dependencies: HashMap<usize, Dependency>,
     guard: Option<FloodGuard>,
+    batching: Option<Batching>,
+    /// As of the last [`Scheduler::advance`].
+    now: Duration,
 }
 
 /// What may start next.
@@ -81,7 +90,10 @@ struct Running {
     partition: Partition,
     generation: Generation,
     lane: Lane,
+    offset: i64,
     handler: usize,
+    /// The first attempt of its batch, or itself.
+    batch: Ticket,
     careful: bool,
 }
 
@@ -97,9 +109,12 @@ impl<T: Clone> Scheduler<T> {
             timers_made: 0,
             last_ticket: 0,
             running: HashMap::new(),
-            busy: HashSet::new(),
+            in_flight: HashMap::new(),
+            busy: HashMap::new(),
             dependencies: HashMap::new(),
             guard: None,
+            batching: None,
+            now: Duration::ZERO,
         }
     }
 
@@ -188,6 +203,7 @@ impl<T: Clone> Scheduler<T> {
 
     /// Lets retry pauses and probe pauses end that are over at `now`. Call it before [`Scheduler::start_next`].
     pub fn advance(&mut self, now: Duration) {
+        self.now = now;
         while let Some(entry) = self.timers.first_entry() {
             if entry.key().0 > now {
                 break;
@@ -212,13 +228,13 @@ impl<T: Clone> Scheduler<T> {
         let retry = self.timers.first_key_value().map(|((at, _), _)| *at);
         let probe = self.dependencies.values().filter_map(Dependency::next_probe).min();
         let cool_down = self.guard.as_ref().and_then(FloodGuard::next_timer);
-        [retry, probe, cool_down].into_iter().flatten().min()
+        [retry, probe, cool_down, self.gathers_until()].into_iter().flatten().min()
     }
 
-    /// The next attempt to run, if one may start now.
+    /// The next attempt to run, if one may start now. What else may share its transaction: [`Scheduler::join`].
     pub fn start_next(&mut self) -> Option<Start<T>> {
-        if self.running.len() >= self.limits.concurrency || !self.guard_allows(self.running.len()) || self.runs_alone()
-        {
+        let alone = self.runs_alone() || !self.guard_allows(self.running.len());
+        if alone || self.in_flight.len() >= self.limits.concurrency {
             return None;
         }
         loop {
@@ -240,21 +256,23 @@ impl<T: Clone> Scheduler<T> {
 
     /// Takes in how an attempt ended. `random` (0 to 1) spreads retry pauses.
     pub fn finish(&mut self, ticket: Ticket, outcome: Outcome, now: Duration, random: f64) -> Verdict {
-        let Some(Running { partition, generation, lane, handler, .. }) = self.running.remove(&ticket) else {
-            return Verdict::Stale;
-        };
-        self.busy.remove(&(partition.clone(), lane.clone()));
+        let Some(running) = self.running.remove(&ticket) else { return Verdict::Stale };
+        let Running { partition, generation, lane, offset, handler, batch, careful: _ } = running;
+        one_less(&mut self.in_flight, batch);
+        let lane_is_free = one_less(&mut self.busy, (partition.clone(), lane.clone()));
         let dependency = self.dependencies.entry(handler).or_default();
         dependency.probe_ended(ticket.0, matches!(outcome, Outcome::Handled { .. }), now);
         if self.partitions.get(&partition).is_none_or(|assignment| assignment.generation != generation) {
-            self.wake_successor(&partition, lane);
+            if lane_is_free {
+                self.wake_successor(&partition, lane);
+            }
             return Verdict::Stale;
         }
         if let Some(guard) = &mut self.guard {
             match outcome {
                 Outcome::Buried => guard.dead_lettered(now),
                 Outcome::Handled { .. } => guard.handled(now),
-                Outcome::Failed(_) | Outcome::BuryFailed => {}
+                Outcome::Failed(_) | Outcome::BuryFailed | Outcome::RolledBack => {}
             }
         }
         let mut outage_ended = None;
@@ -269,8 +287,15 @@ impl<T: Clone> Scheduler<T> {
         match outcome {
             Outcome::Handled { .. } | Outcome::Buried => {
                 let fresh = !matches!(outcome, Outcome::Handled { proves_dependency: false });
-                self.complete(&partition, lane, fresh);
+                self.complete(&partition, lane, offset, (fresh, lane_is_free));
                 Verdict::Handled { outage_ended }
+            }
+            Outcome::RolledBack => {
+                self.lane(&partition, &lane).alone(offset);
+                if lane_is_free {
+                    self.make_ready(&partition, lane);
+                }
+                Verdict::Alone
             }
             Outcome::BuryFailed => {
                 let pause = self.head(&partition, &lane).bury_failed(random);
@@ -345,7 +370,7 @@ impl<T: Clone> Scheduler<T> {
             self.dependencies.get_mut(&handler)?.put_back(HeldLane { partition, lane });
             return Some(Next::Alone);
         }
-        let start = self.start(partition, generation, lane);
+        let start = self.start(None, partition, generation, lane);
         if let Some(dependency) = self.dependencies.get_mut(&handler) {
             dependency.probing(start.ticket.0);
         }
@@ -366,6 +391,9 @@ impl<T: Clone> Scheduler<T> {
     }
 
     fn next_turn(&mut self) -> Option<Next<T>> {
+        if self.gathers_until().is_some() {
+            return None;
+        }
         loop {
             let partition = self.turns.pop_front()?;
             let may_start = self.partitions.get(&partition).is_some_and(|it| !it.stopped && !it.ready.is_empty());
@@ -406,7 +434,7 @@ impl<T: Clone> Scheduler<T> {
                     return true;
                 };
                 // A lane that waits for its key's old attempt finds that out at its turn.
-                let busy = self.busy.contains(&(partition.clone(), lane.clone()));
+                let busy = self.busy.contains_key(&(partition.clone(), lane.clone()));
                 let away = self.dependencies.get_mut(&head.handler).filter(|it| it.is_away() && !busy);
                 let Some(dependency) = away else { return true };
                 let held = HeldLane { partition: partition.clone(), lane: lane.clone() };
@@ -418,7 +446,7 @@ impl<T: Clone> Scheduler<T> {
     }
 
     fn start_or_hold(&mut self, partition: Partition, generation: Generation, lane: Lane) -> Option<Start<T>> {
-        if self.busy.contains(&(partition.clone(), lane.clone())) {
+        if self.busy.contains_key(&(partition.clone(), lane.clone())) {
             // An older generation's attempt at this key has not ended yet; its end wakes the lane.
             self.lane(&partition, &lane).waits = partition::Waits::Predecessor;
             return None;
@@ -433,18 +461,26 @@ impl<T: Clone> Scheduler<T> {
             self.lane(&partition, &lane).waits = partition::Waits::Dependency;
             return None;
         }
-        Some(self.start(partition, generation, lane))
+        Some(self.start(None, partition, generation, lane))
     }
 
-    fn start(&mut self, partition: Partition, generation: Generation, lane: Lane) -> Start<T> {
+    /// Starts what is next of a lane: in a `batch` of others, or by itself.
+    fn start(&mut self, batch: Option<Ticket>, partition: Partition, generation: Generation, lane: Lane) -> Start<T> {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
+        if let (None, Some(batching)) = (batch, &mut self.batching) {
+            batching.started(self.now);
+        }
+        let batch = batch.unwrap_or(ticket);
+        *self.in_flight.entry(batch).or_default() += 1;
+        let before = self.busy.entry((partition.clone(), lane.clone())).or_default();
         let assignment = self.partitions.get_mut(&partition).expect("lanes are only named while assigned");
-        let head = assignment.begin(&lane);
-        let (payload, attempt, task, handler) = (head.payload.clone(), head.attempt, head.task(), head.handler);
         let careful = assignment.is_careful(&lane);
-        self.busy.insert((partition.clone(), lane.clone()));
-        self.running.insert(ticket, Running { partition, generation, lane, handler, careful });
+        let next = assignment.begin(&lane, *before);
+        *before += 1;
+        let (payload, attempt, task, handler) = (next.payload.clone(), next.attempt, next.task(), next.handler);
+        let offset = next.offset;
+        self.running.insert(ticket, Running { partition, generation, lane, offset, handler, batch, careful });
         Start { ticket, payload, task, attempt, careful }
     }
 
@@ -486,12 +522,10 @@ impl<T: Clone> Scheduler<T> {
         Verdict::Retry { pause }
     }
 
-    fn complete(&mut self, partition: &Partition, lane: Lane, fresh: bool) {
+    fn complete(&mut self, partition: &Partition, lane: Lane, offset: i64, (fresh, lane_is_free): (bool, bool)) {
         let assignment = self.partitions.get_mut(partition).expect("the caller found it assigned");
-        if let Some(offset) = assignment.lanes.get(&lane).and_then(LaneState::head_offset) {
-            assignment.suspicion.done(offset, fresh);
-        }
-        if assignment.complete_head(&lane) {
+        assignment.suspicion.done(offset, fresh);
+        if assignment.complete(&lane, offset) && lane_is_free {
             self.make_ready(partition, lane);
         }
     }
@@ -512,4 +546,15 @@ impl<T: Clone> Scheduler<T> {
     fn head(&mut self, partition: &Partition, lane: &Lane) -> &mut Pending<T> {
         self.lane(partition, lane).queue.front_mut().expect("a lane is removed with its last record")
     }
+}
+
+/// Counts one attempt less for `key`; whether that was the last.
+fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) -> bool {
+    let Entry::Occupied(mut count) = counts.entry(key) else { return true };
+    *count.get_mut() -= 1;
+    let last = *count.get() == 0;
+    if last {
+        count.remove();
+    }
+    last
 }

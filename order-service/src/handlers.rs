@@ -26,7 +26,8 @@ use crate::{
     store::{self, Entry},
 };
 
-/// Fewer than the database has connections: a backlog of answers must not keep new orders waiting for one.
+/// Transactions, whether of one answer or of a batch. Fewer than the database has connections: a backlog of answers must
+/// not keep new orders waiting for one.
 const SAGA_CONCURRENCY: usize = 6;
 
 /// Every consumer group of this service.

@@ -58,20 +58,28 @@ impl Runner {
             Content::Event { handler, .. } | Content::Raw(handler) => handler,
             Content::Undecodable(why) => return Outcome::Failed(UndecodableError(why.clone()).into()),
         };
-        let answer = self.contained(|| handler.handle(self.attempt(job, attempt, last_attempt))).await;
-        let labels = self.labels(job);
-        self.metrics.handler_seconds.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
-        match answer {
-            Ok(Handled::Duplicate) => {
-                self.metrics.duplicates.get_or_create(&labels).inc();
-                tracing::info!(origin = %job.record.origin, "duplicate: the event was handled before");
-                Outcome::Handled { proves_dependency: false }
-            }
+        let handle = || handler.handle(self.attempt(job, attempt, last_attempt));
+        match self.contained(CONTENTION_REPEATS, handle).await {
             Ok(handled) => {
-                self.metrics.handled.get_or_create(&labels).inc();
+                self.count_handled(job, handled, begun.elapsed());
                 Outcome::Handled { proves_dependency: handled == Handled::Done }
             }
-            Err(error) => Outcome::Failed(error),
+            Err(error) => {
+                self.metrics.handler_seconds.get_or_create(&self.labels(job)).observe(begun.elapsed().as_secs_f64());
+                Outcome::Failed(error)
+            }
+        }
+    }
+
+    /// Counts a record that is done, and says so if there was nothing to do.
+    pub(super) fn count_handled(&self, job: &Job, handled: Handled, took: Duration) {
+        let labels = self.labels(job);
+        self.metrics.handler_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        if handled == Handled::Duplicate {
+            self.metrics.duplicates.get_or_create(&labels).inc();
+            tracing::info!(origin = %job.record.origin, "duplicate: the event was handled before");
+        } else {
+            self.metrics.handled.get_or_create(&labels).inc();
         }
     }
 
@@ -114,7 +122,7 @@ impl Runner {
             );
             return Outcome::Buried;
         }
-        match self.contained(|| handler.exhausted(self.attempt(job, attempts, true), error)).await {
+        match self.contained(CONTENTION_REPEATS, || handler.exhausted(self.attempt(job, attempts, true), error)).await {
             Ok(()) => Outcome::Buried,
             // It would be rejected for ever, and hold back its partition.
             Err(failure @ HandlerError::Reject(_)) => {
@@ -148,11 +156,15 @@ impl Runner {
         );
     }
 
-    /// Awaits what a handler does, made again when it loses against another transaction. A hang and a panic become the
-    /// failure of this attempt.
-    async fn contained<'a, T>(&self, make: impl Fn() -> Answer<'a, T>) -> Result<T, HandlerError> {
+    /// Awaits what a handler does, made again up to so many times when it loses against another transaction. A hang and a
+    /// panic become the failure of this attempt.
+    pub(super) async fn contained<'a, T>(
+        &self,
+        repeats: u32,
+        make: impl Fn() -> Answer<'a, T>,
+    ) -> Result<T, HandlerError> {
         let repeated = async {
-            for _ in 0..CONTENTION_REPEATS {
+            for _ in 0..repeats {
                 match make().await {
                     Err(error) if is_contention(&error) => {
                         tracing::debug!(error = %Chain(&error), "lost against another transaction; repeating");
@@ -170,7 +182,7 @@ impl Runner {
         }
     }
 
-    fn attempt<'a>(&self, job: &'a Job, attempt: u32, last_attempt: bool) -> Attempt<'a> {
+    pub(super) fn attempt<'a>(&self, job: &'a Job, attempt: u32, last_attempt: bool) -> Attempt<'a> {
         Attempt {
             group: self.group,
             record: &job.record,
@@ -183,7 +195,7 @@ impl Runner {
     }
 
     /// What every log line of the attempt carries. It continues the trace that the event came with.
-    fn span(&self, job: &Job, attempt: u32) -> Span {
+    pub(super) fn span(&self, job: &Job, attempt: u32) -> Span {
         let envelope = job.envelope();
         let correlation_id = envelope.and_then(|envelope| envelope.correlation_id);
         let span = tracing::info_span!(

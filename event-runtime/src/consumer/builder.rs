@@ -6,7 +6,7 @@ use shared_events::{Event, topics::dead_letter_topic};
 
 use super::{
     Consumer, ConsumerContext, StartError,
-    client::Settings,
+    client::{Batch, Settings},
     kinds::{Effect, Handler, Plain, Raw, Transactional},
     router::Router,
 };
@@ -26,6 +26,10 @@ pub struct ConsumerBuilder {
     events: Vec<(&'static str, &'static str)>,
     settings: Settings,
     chose_concurrency: bool,
+    /// The database whose transactions records share: that of the first transactional handler.
+    batches_in: Option<Database>,
+    /// Whether every handler runs in transactions of that database.
+    only_transactional: bool,
 }
 
 impl ConsumerBuilder {
@@ -46,8 +50,11 @@ impl ConsumerBuilder {
                 flood_limits: Some(FloodLimits::default()),
                 stall_timeout: Duration::from_secs(60),
                 database: None,
+                batch: Batch { records: 256, gathers: false },
             },
             chose_concurrency: false,
+            batches_in: None,
+            only_transactional: true,
         }
     }
 
@@ -55,8 +62,10 @@ impl ConsumerBuilder {
     ///
     /// # Panics
     /// When the event type has a handler already.
-    pub fn transactional<H: TransactionalHandler>(self, database: &Database, handler: H) -> Self {
-        self.on(database).event::<H::Event>(Transactional { database: database.clone(), handler })
+    pub fn transactional<H: TransactionalHandler>(mut self, database: &Database, handler: H) -> Self {
+        let shares = self.batches_in.get_or_insert_with(|| database.clone()).is_same_as(database);
+        self.only_transactional &= shares;
+        self.on(database).push::<H::Event>(Transactional { database: database.clone(), handler, shares })
     }
 
     /// Handles `H::Event` with an effect outside `database`.
@@ -81,12 +90,15 @@ impl ConsumerBuilder {
     /// When one of the topics has a raw handler already.
     pub fn raw<H: RawHandler>(mut self, topics: Vec<String>, handler: H) -> Self {
         let handler: Arc<dyn Handler> = Arc::new(Raw(handler));
+        self.only_transactional = false;
         assert!(self.router.add_raw(&topics, &handler), "one of the topics {topics:?} has a raw handler already");
         self.topics.extend(topics);
         self
     }
 
-    /// How many attempts run at the same time; 32 by default.
+    /// How many attempts run at the same time; 32 by default. Records that share a transaction count as one. Where all
+    /// handlers are transactional, no more run than the database has connections for: what comes in meanwhile is better
+    /// off in the next batch than in a queue for a connection.
     pub fn concurrency(mut self, attempts: usize) -> Self {
         self.settings.limits.concurrency = attempts.max(1);
         self.chose_concurrency = true;
@@ -96,6 +108,14 @@ impl ConsumerBuilder {
     /// The same, for a consumer whose author has not chosen: a limit in the code has its reason there.
     pub(crate) fn default_concurrency(self, attempts: usize) -> Self {
         if self.chose_concurrency { self } else { self.concurrency(attempts) }
+    }
+
+    /// How many records of transactional handlers may share a transaction; 256 by default, and 1 gives each its own. A
+    /// batch is what is ready when a transaction begins: it never waits to be filled, and when idle it is one record. One
+    /// that fails undoes the others, which then run alone, each as if there had been no batch.
+    pub fn batch(mut self, records: usize) -> Self {
+        self.settings.batch.records = records.clamp(1, 1000);
+        self
     }
 
     /// How many records, and bytes of them, are kept in memory; 10,000 and 32 MiB by default. A partition that has used
@@ -154,7 +174,12 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     /// When a setting cannot be used.
-    pub fn start(self, context: ConsumerContext) -> Result<Consumer, StartError> {
+    pub fn start(mut self, context: ConsumerContext) -> Result<Consumer, StartError> {
+        if let Some(database) = self.batches_in.as_ref().filter(|_| self.only_transactional) {
+            let limits = &mut self.settings.limits;
+            limits.concurrency = limits.concurrency.min(database.transactions_at_once());
+            self.settings.batch.gathers = true;
+        }
         context.metrics.begin(self.router.group, &self.events);
         let topics = self.topics.into_iter().collect();
         super::client::start(self.router, topics, self.settings, context)
@@ -165,7 +190,13 @@ impl ConsumerBuilder {
         self
     }
 
+    /// A handler that shares no transaction.
     fn event<E: Event>(mut self, handler: impl Handler + 'static) -> Self {
+        self.only_transactional = false;
+        self.push::<E>(handler)
+    }
+
+    fn push<E: Event>(mut self, handler: impl Handler + 'static) -> Self {
         assert!(self.router.add(E::TYPE, Arc::new(handler)), "{} has a handler already", E::TYPE);
         self.specs.extend([E::TOPIC.into(), TopicSpec::dead_letters(E::TOPIC, self.router.group)]);
         self.events.push((E::TOPIC.name, E::TYPE));

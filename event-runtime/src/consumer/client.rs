@@ -18,7 +18,7 @@ use super::{
     custody::Custody,
     dispatch::{Dispatcher, Work},
     ends::Ends,
-    poll::{Batch, ClientFactory, Poller, Pulse},
+    poll::{self, ClientFactory, Poller, Pulse},
     progress::Progress,
     rebalance::{Membership, Rebalances},
     router::Router,
@@ -45,6 +45,15 @@ pub(super) struct Settings {
     pub(super) stall_timeout: Duration,
     /// Where it is kept who has which partition.
     pub(super) database: Option<Database>,
+    pub(super) batch: Batch,
+}
+
+/// How records share transactions.
+pub(super) struct Batch {
+    /// How many at most.
+    pub(super) records: usize,
+    /// Whether what comes in waits for a transaction that runs.
+    pub(super) gathers: bool,
 }
 
 /// Why a consumer cannot start.
@@ -125,7 +134,7 @@ pub(super) fn start(
         }),
     };
     let first = clients.create().map_err(|source| StartError::Client { group, source })?;
-    let batch = Batch::within(&settings.limits);
+    let batch = poll::Batch::within(&settings.limits);
     let poller = Poller { batch, clients, commands: commands.clone(), pulse: pulse.clone(), ends: ends.clone() };
     let span = tracing::Span::current();
     let poll = move || {
@@ -138,7 +147,8 @@ pub(super) fn start(
     let (tell_flood, flood) = watch::channel(None);
     let progress = Progress { group, ends, metrics: context.metrics.clone(), shown: HashSet::new(), flood: tell_flood };
     let (watchdog, stall) = Watchdog::new(group, context.kafka, settings.stall_timeout, commands.clone());
-    let scheduler = Scheduler::new(settings.limits);
+    let Batch { records, gathers } = settings.batch;
+    let scheduler = Scheduler::new(settings.limits).batching(records, gathers);
     let scheduler = match settings.flood_limits {
         Some(limits) => scheduler.guarded(limits),
         None => scheduler,

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    iter,
     sync::{Arc, atomic::Ordering, mpsc::SyncSender},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use tracing::Instrument;
 
 use super::{
     attempt::{Runner, panic_message},
+    batch::{BatchEnded, Member},
     commands::Commands,
     custody::{Custody, Taken},
     inspect::InFlight,
@@ -28,7 +30,7 @@ use super::{
 use crate::{
     HandlerError, Record,
     error::Chain,
-    scheduler::{Generation, Offer, Offered, Outcome, Partition, Scheduler, Start, Ticket, Verdict},
+    scheduler::{Generation, Offer, Offered, Outcome, Partition, Scheduler, Start, Task, Ticket, Verdict},
 };
 
 /// How often the consumer looks how far it is.
@@ -59,8 +61,9 @@ pub(super) struct Dispatcher {
 /// What runs, and what is waited for.
 pub(super) struct Work {
     started: Instant,
-    attempts: JoinSet<Outcome>,
-    tickets: HashMap<task::Id, Ticket>,
+    attempts: JoinSet<Ended>,
+    /// Those of a batch in its order.
+    tickets: HashMap<task::Id, Vec<Ticket>>,
     running: HashMap<Ticket, RunningAttempt>,
     revoke: Option<Revoke>,
     /// Set by a shutdown: when to stop waiting for attempts.
@@ -71,6 +74,12 @@ struct RunningAttempt {
     job: Arc<Job>,
     attempt: u32,
     abort: AbortHandle,
+}
+
+/// How an attempt or a batch of them ended.
+enum Ended {
+    One(Outcome),
+    Batch(BatchEnded),
 }
 
 /// A revoke that waits for its partitions' attempts, and then for the database to know that they are given back.
@@ -178,11 +187,11 @@ impl Dispatcher {
     fn offer(&mut self, partition: &Partition, generation: Generation, record: Record) {
         let offset = record.origin.offset;
         match self.router.route(record) {
-            Route::Job { job, handler, retry } => {
+            Route::Job { job, handler, retry, shares } => {
                 let key = job.record.key.as_deref().map(Arc::from);
                 let bytes = job.record.size();
                 let written = job.record.timestamp;
-                let offer = Offer { offset, key, bytes, written, handler, retry, payload: job };
+                let offer = Offer { offset, key, bytes, written, handler, retry, shares, payload: job };
                 let offered = self.scheduler.offer(partition, generation, offer);
                 if offered != Offered::Queued {
                     let labels = RecordLabels { group: self.router.group, topic: partition.topic.to_string() };
@@ -205,35 +214,80 @@ impl Dispatcher {
     fn start_attempts(&mut self) {
         let now = self.now();
         self.scheduler.advance(now);
-        while let Some(Start { ticket, payload: job, task, attempt, careful }) = self.scheduler.start_next() {
-            let run = self.runner.clone().run(job.clone(), task.clone(), attempt).in_current_span();
-            let abort = match careful {
-                true => self.work.attempts.spawn(self.custody.alone(&job, &task, run)),
-                false => self.work.attempts.spawn(run),
-            };
-            self.work.tickets.insert(abort.id(), ticket);
-            self.work.running.insert(ticket, RunningAttempt { job, attempt, abort });
+        while let Some(first) = self.scheduler.start_next() {
+            let joined = self.scheduler.join(first.ticket);
+            if joined.is_empty() {
+                self.start_one(first);
+            } else {
+                self.start_batch(iter::once(first).chain(joined).collect());
+            }
         }
     }
 
-    fn ended(&mut self, joined: Result<(task::Id, Outcome), JoinError>) {
-        let (id, outcome) = match joined {
-            Ok((id, outcome)) => (id, outcome),
+    fn start_one(&mut self, start: Start<Arc<Job>>) {
+        let Start { ticket, payload: job, task, attempt, careful } = start;
+        let run = self.runner.clone().run(job.clone(), task.clone(), attempt).in_current_span();
+        let abort = match careful {
+            true => {
+                let run = self.custody.alone(&job, &task, run);
+                self.work.attempts.spawn(async { Ended::One(run.await) })
+            }
+            false => self.work.attempts.spawn(async { Ended::One(run.await) }),
+        };
+        self.work.tickets.insert(abort.id(), vec![ticket]);
+        self.work.running.insert(ticket, RunningAttempt { job, attempt, abort });
+    }
+
+    fn start_batch(&mut self, starts: Vec<Start<Arc<Job>>>) {
+        let member = |start: &Start<Arc<Job>>| Member {
+            job: start.payload.clone(),
+            last_attempt: matches!(start.task, Task::Handle { last_attempt: true }),
+        };
+        let run = self.runner.clone().run_batch(starts.iter().map(member).collect());
+        let abort = self.work.attempts.spawn(async { Ended::Batch(run.await) }.in_current_span());
+        self.work.tickets.insert(abort.id(), starts.iter().map(|start| start.ticket).collect());
+        for Start { ticket, payload: job, attempt, .. } in starts {
+            self.work.running.insert(ticket, RunningAttempt { job, attempt, abort: abort.clone() });
+        }
+    }
+
+    fn ended(&mut self, joined: Result<(task::Id, Ended), JoinError>) {
+        let id = match &joined {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(tickets) = self.work.tickets.remove(&id) else { return };
+        let outcomes = match joined {
+            Ok((_, Ended::One(outcome))) => vec![outcome],
+            Ok((_, Ended::Batch(BatchEnded { outcomes, took, contended }))) => {
+                match took {
+                    _ if contended => self.scheduler.batch_contended(tickets[0]),
+                    Some(took) => self.scheduler.batch_committed(tickets.len(), took),
+                    None => self.scheduler.batch_failed(),
+                }
+                outcomes
+            }
+            // One of the partitions of a batch may still be ours.
+            Err(_) if tickets.len() > 1 => tickets.iter().map(|_| Outcome::RolledBack).collect(),
             Err(error) => {
-                let id = error.id();
                 let failure = match error.try_into_panic() {
                     Ok(panic) => format!("the attempt panicked: {}", panic_message(&*panic)),
                     // Only attempts of partitions that are no longer ours are cancelled: nobody will count this.
                     Err(_) => "the attempt was cancelled".to_owned(),
                 };
-                (id, Outcome::Failed(HandlerError::retry(failure)))
+                vec![Outcome::Failed(HandlerError::retry(failure))]
             }
         };
-        let Some(ticket) = self.work.tickets.remove(&id) else { return };
+        for (ticket, outcome) in tickets.into_iter().zip(outcomes) {
+            self.finish(ticket, outcome);
+        }
+    }
+
+    fn finish(&mut self, ticket: Ticket, outcome: Outcome) {
         let Some(RunningAttempt { job, attempt, .. }) = self.work.running.remove(&ticket) else { return };
         let failure = match &outcome {
             Outcome::Failed(error) => Chain(error.source_error().as_ref()).to_string(),
-            Outcome::Handled { .. } | Outcome::Buried | Outcome::BuryFailed => String::new(),
+            Outcome::Handled { .. } | Outcome::Buried | Outcome::BuryFailed | Outcome::RolledBack => String::new(),
         };
         let rejected = matches!(outcome, Outcome::Failed(HandlerError::Reject(_)));
         let verdict = self.scheduler.finish(ticket, outcome, self.now(), rand::random());
@@ -267,7 +321,10 @@ impl Dispatcher {
             Verdict::Stale => {
                 tracing::debug!(group, event, event_id, key, %origin, attempt, "ended after its partition was gone");
             }
-            Verdict::Bury | Verdict::Unavailable { began: false } | Verdict::Handled { outage_ended: None } => {}
+            Verdict::Alone
+            | Verdict::Bury
+            | Verdict::Unavailable { began: false }
+            | Verdict::Handled { outage_ended: None } => {}
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! | kind | around the handler |
 //! | --- | --- |
-//! | transactional | begin · inbox row · `handle` · outbox rows · commit |
+//! | transactional | begin · inbox row · `handle` · outbox rows · commit; or several in a [batch](super::batch) |
 //! | effect | begin · seen? · `prepare` · commit, then `effect`, then begin · inbox row · `complete` · outbox rows · commit |
 //! | plain | nothing |
 //! | raw | nothing, not even decoding |
@@ -51,6 +51,18 @@ pub(super) trait Handler: Send + Sync {
 
     fn handle<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, Handled>;
 
+    /// The database in whose transactions records of this handler may be handled with others, by
+    /// [`Handler::handle_within`].
+    fn shares(&self) -> Option<&Database> {
+        None
+    }
+
+    /// Handles a record whose inbox row is written, in a transaction with others, and answers what it publishes.
+    fn handle_within<'a>(&'a self, tx: &'a mut Tx, attempt: Attempt<'a>) -> Answer<'a, Outbox> {
+        let _ = (tx, attempt);
+        Box::pin(async { Err(HandlerError::reject("this handler shares no transaction")) })
+    }
+
     /// Tells the handler that its record was dead-lettered, and notes that in the inbox.
     fn exhausted<'a>(&'a self, attempt: Attempt<'a>, error: &'a HandlerError) -> Answer<'a, ()> {
         let _ = (attempt, error);
@@ -61,6 +73,8 @@ pub(super) trait Handler: Send + Sync {
 pub(super) struct Transactional<H> {
     pub(super) database: Database,
     pub(super) handler: H,
+    /// Whether the consumer's batches are transactions of this database.
+    pub(super) shares: bool,
 }
 
 impl<H: TransactionalHandler> Handler for Transactional<H> {
@@ -77,6 +91,19 @@ impl<H: TransactionalHandler> Handler for Transactional<H> {
             self.handler.handle(&mut tx, &mut outbox, &delivery).await?;
             self.database.commit(tx, outbox).await?;
             Ok(Handled::Done)
+        })
+    }
+
+    fn shares(&self) -> Option<&Database> {
+        self.shares.then_some(&self.database)
+    }
+
+    fn handle_within<'a>(&'a self, tx: &'a mut Tx, attempt: Attempt<'a>) -> Answer<'a, Outbox> {
+        Box::pin(async move {
+            let delivery = attempt.decode()?;
+            let mut outbox = Outbox::caused_by(attempt.group, &delivery);
+            self.handler.handle(tx, &mut outbox, &delivery).await?;
+            Ok(outbox)
         })
     }
 

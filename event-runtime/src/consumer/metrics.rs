@@ -33,6 +33,8 @@ pub struct ConsumerMetrics {
     pub(super) oldest_unhandled_seconds: Family<PartitionLabels, Gauge<f64, AtomicU64>>,
     pub(super) rebalances: Family<GroupLabels, Counter>,
     pub(super) commit_failures: Family<GroupLabels, Counter>,
+    pub(super) batches_rolled_back: Family<GroupLabels, Counter>,
+    pub(super) batch_records: Family<GroupLabels, Histogram, fn() -> Histogram>,
     pub(super) drain_seconds: Family<GroupLabels, Histogram, fn() -> Histogram>,
     pub(super) handler_seconds: Family<EventLabels, Histogram, fn() -> Histogram>,
 }
@@ -66,6 +68,7 @@ pub(super) struct EventLabels {
 pub(super) const NO_EVENT: &str = "-";
 
 const HANDLER_SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const BATCH_RECORDS: [f64; 8] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 const DRAIN_SECONDS: [f64; 8] = [0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 impl Default for ConsumerMetrics {
@@ -93,6 +96,8 @@ impl Default for ConsumerMetrics {
             oldest_unhandled_seconds: Family::default(),
             rebalances: Family::default(),
             commit_failures: Family::default(),
+            batches_rolled_back: Family::default(),
+            batch_records: Family::new_with_constructor(|| Histogram::new(BATCH_RECORDS)),
             drain_seconds: Family::new_with_constructor(|| Histogram::new(DRAIN_SECONDS)),
             handler_seconds: Family::new_with_constructor(|| Histogram::new(HANDLER_SECONDS)),
         }
@@ -135,6 +140,9 @@ impl ConsumerMetrics {
         registry.register_with_unit("oldest_unhandled", oldest, Unit::Seconds, self.oldest_unhandled_seconds.clone());
         registry.register("rebalances", "Assignments and revocations", self.rebalances.clone());
         registry.register("commit_failures", "Offset commits that failed", self.commit_failures.clone());
+        registry.register("batch_records", "Records that shared a transaction", self.batch_records.clone());
+        let rolled_back = "Transactions of several records that were rolled back, so that each ran alone";
+        registry.register("batches_rolled_back", rolled_back, self.batches_rolled_back.clone());
         let drain = "Time until work in flight had ended, at a revoke";
         registry.register_with_unit("drain", drain, Unit::Seconds, self.drain_seconds.clone());
         registry.register_with_unit("handler", "Time an attempt took", Unit::Seconds, self.handler_seconds.clone());

@@ -31,7 +31,7 @@ pub(super) enum Content {
 /// Where a record goes.
 pub(super) enum Route {
     /// To a handler. The number tells handlers apart, for their outages.
-    Job { job: Arc<Job>, handler: usize, retry: RetryPolicy },
+    Job { job: Arc<Job>, handler: usize, retry: RetryPolicy, shares: bool },
     /// Nowhere.
     Skip { record: Record, why: &'static str },
 }
@@ -67,7 +67,7 @@ impl Router {
         if let Some((number, handler)) = self.by_topic.get(&record.origin.topic) {
             let (number, handler) = (*number, handler.clone());
             let retry = handler.retry();
-            return job(record, Content::Raw(handler), number, retry);
+            return job(record, Content::Raw(handler), (number, retry, false));
         }
         if record.header(header::TARGET_GROUP).is_some_and(|target| target != self.group.as_bytes()) {
             return Route::Skip { record, why: "it was replayed for another group" };
@@ -83,8 +83,8 @@ impl Router {
             return undecodable(record, "it has no value".to_owned());
         }
         let (number, handler) = (*number, handler.clone());
-        let retry = handler.retry();
-        job(record, Content::Event { envelope, handler }, number, retry)
+        let (retry, shares) = (handler.retry(), handler.shares().is_some());
+        job(record, Content::Event { envelope, handler }, (number, retry, shares))
     }
 
     fn next_number(&self) -> usize {
@@ -124,12 +124,14 @@ impl Job {
 }
 
 fn undecodable(record: Record, why: String) -> Route {
-    job(record, Content::Undecodable(why), NOBODY, RetryPolicy::default())
+    job(record, Content::Undecodable(why), (NOBODY, RetryPolicy::default(), false))
 }
 
-fn job(record: Record, content: Content, handler: usize, retry: RetryPolicy) -> Route {
+fn job(record: Record, content: Content, (handler, retry, shares): (usize, RetryPolicy, bool)) -> Route {
     let job = Arc::new(Job { record, content, dead_lettered: AtomicBool::new(false) });
-    Route::Job { job, handler, retry }
+    // A replay takes its inbox row over from a dead letter, which the statement of a batch does not.
+    let shares = shares && job.replays() == 0;
+    Route::Job { job, handler, retry, shares }
 }
 
 /// The failure of a record that no handler can be asked about.

@@ -7,14 +7,15 @@
 //! wherever it turns up, its deaths count as attempts, and after the last it is dead-lettered without its handler.
 //!
 //! How long a partition stays careful: what ran when its owner died is among the first records that are not handled.
-//! So it is over after some times as many fresh successes or dead letters as attempts may run side by side; what was
+//! So it is over after some times as many fresh successes or dead letters as attempts may run side by side, and no fewer
+//! than a transaction may hold; what was
 //! handled before the death (`proves_dependency: false`) counts for nothing, for there may be any number of it above a
 //! record that waits. Should the cause stand farther behind, it kills once more, but each life leaves fewer before it.
 //! And it is over where the partition ended when it was assigned: the dead one cannot have seen more.
 
 use std::collections::BTreeMap;
 
-use super::{Generation, Lane, Partition, Scheduler, partition::Assignment};
+use super::{Generation, Lane, Partition, Scheduler, batch::Batching, partition::Assignment};
 
 /// How an earlier owner left a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +105,10 @@ impl<T: Clone> Scheduler<T> {
             return;
         }
         let Some(assignment) = self.partitions.get_mut(partition) else { return };
-        let left = if legacy.crashed { self.limits.concurrency.saturating_mul(PER_ATTEMPT) } else { 0 };
+        // The dead one may have had that many in a transaction.
+        let batch = self.batching.as_ref().map_or(0, Batching::most);
+        let left = self.limits.concurrency.saturating_mul(PER_ATTEMPT).max(batch);
+        let left = if legacy.crashed { left } else { 0 };
         let end = assignment.extent.map(|extent| extent.end);
         assignment.suspicion = Suspicion { left, end, crashes: legacy.crashes };
         assignment.held = false;

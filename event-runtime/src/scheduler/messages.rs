@@ -36,7 +36,7 @@ pub enum Lane {
 /// How much may be in hand at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Attempts that run at the same time.
+    /// Attempts that run at the same time; those that share a transaction count as one.
     pub concurrency: usize,
     /// Records in memory, shared out evenly among the partitions.
     pub records: usize,
@@ -59,6 +59,8 @@ pub struct Offer<T> {
     pub handler: usize,
     /// How its failures are tried again.
     pub retry: RetryPolicy,
+    /// Whether it may share a transaction with others that may.
+    pub shares: bool,
     /// What [`Start`] hands back.
     pub payload: T,
 }
@@ -163,6 +165,8 @@ pub enum Outcome {
     Buried,
     /// The dead letter could not be written.
     BuryFailed,
+    /// The transaction it shared was rolled back, whichever record was to blame.
+    RolledBack,
 }
 
 /// What follows from an outcome.
@@ -185,6 +189,8 @@ pub enum Verdict {
         /// Whether this answer began the outage.
         began: bool,
     },
+    /// The record runs again, alone. No attempt is used up.
+    Alone,
     /// The partition was given back meanwhile: the outcome counts for nothing.
     Stale,
 }

@@ -75,6 +75,8 @@ pub(super) struct Pending<T> {
     pub(super) last_error: Option<Arc<HandlerError>>,
     /// The last ticket given out when this record last answered `Unavailable`.
     pub(super) unavailable_after: Option<u64>,
+    /// Whether it may share a transaction, as long as it has not failed.
+    pub(super) shares: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -132,13 +134,13 @@ impl<T: Clone> Assignment<T> {
         Some(lane)
     }
 
-    /// Notes that an attempt at a lane's head begins.
-    pub(super) fn begin(&mut self, lane: &Lane) -> &Pending<T> {
+    /// Notes that an attempt begins at what is next of a lane, behind `before` others in the same batch.
+    pub(super) fn begin(&mut self, lane: &Lane, before: usize) -> &Pending<T> {
         let state = self.lanes.get_mut(lane).expect("a lane that may start has a record");
         state.waits = Waits::Attempt;
-        let head = state.queue.front().expect("a lane is removed with its last record");
-        self.begun = self.begun.max(Some(head.offset));
-        head
+        let next = state.queue.get(before).expect("a lane is removed with its last record");
+        self.begun = self.begun.max(Some(next.offset));
+        next
     }
 
     /// Whether a lane's head has to be attempted alone.
@@ -147,10 +149,10 @@ impl<T: Clone> Assignment<T> {
         head.is_some_and(|offset| self.suspicion.covers(offset))
     }
 
-    /// Removes a lane's head; whether the lane has another.
-    pub(super) fn complete_head(&mut self, lane: &Lane) -> bool {
+    /// Removes a record of a lane that is done; whether the lane has another.
+    pub(super) fn complete(&mut self, lane: &Lane, offset: i64) -> bool {
         let Some(state) = self.lanes.get_mut(lane) else { return false };
-        if let Some(done) = state.queue.pop_front() {
+        if let Some(done) = state.place(offset).and_then(|place| state.queue.remove(place)) {
             self.unfinished.remove(&done.offset);
             self.records -= 1;
             self.bytes -= done.bytes;
@@ -235,10 +237,23 @@ impl<T> LaneState<T> {
     pub(super) fn head_offset(&self) -> Option<i64> {
         self.queue.front().map(|head| head.offset)
     }
+
+    /// The record at `offset` shares no transaction any more.
+    pub(super) fn alone(&mut self, offset: i64) {
+        if let Some(pending) = self.place(offset).and_then(|place| self.queue.get_mut(place)) {
+            pending.shares = false;
+        }
+    }
+
+    /// Where in the queue the record at `offset` stands: offsets ascend.
+    fn place(&self, offset: i64) -> Option<usize> {
+        self.queue.binary_search_by_key(&offset, |pending| pending.offset).ok()
+    }
 }
 
 impl<T: Clone> LaneState<T> {
-    pub(super) fn in_hand(&self) -> impl Iterator<Item = InHand<T>> {
+    /// Its records, of which so many `running` are in a batch.
+    pub(super) fn in_hand(&self, running: usize) -> impl Iterator<Item = InHand<T>> {
         let head = match self.waits {
             Waits::Turn | Waits::Predecessor => State::Queued,
             Waits::Attempt => State::Running,
@@ -248,7 +263,7 @@ impl<T: Clone> LaneState<T> {
         self.queue.iter().enumerate().map(move |(position, pending)| InHand {
             payload: pending.payload.clone(),
             attempt: pending.attempt,
-            state: if position == 0 { head } else { State::Queued },
+            state: if position < running.max(1) { head } else { State::Queued },
             last_error: pending.last_error.clone(),
         })
     }
@@ -266,6 +281,7 @@ impl<T> Pending<T> {
             stage: Stage::Handle,
             last_error: None,
             unavailable_after: None,
+            shares: offer.shares,
         }
     }
 
@@ -282,6 +298,11 @@ impl<T> Pending<T> {
         } else {
             self.attempt = crashes + 1;
         }
+    }
+
+    /// Whether it may share a transaction: what has failed once never does, in whichever way.
+    pub(super) fn may_share(&self) -> bool {
+        self.shares && self.attempt == 1 && self.last_error.is_none()
     }
 
     pub(super) fn task(&self) -> Task {

@@ -1,5 +1,6 @@
 //! What the scheduler promises, a case at a time. tests/it/simulation.rs plays it at random.
 
+mod batches;
 mod careful;
 
 use std::{sync::Arc, time::Duration};
@@ -404,6 +405,7 @@ fn a_key_can_be_inspected() {
 
 /// No offsets.
 const NONE: [i64; 0] = [];
+const NO_BATCH: [[i64; 0]; 0] = [];
 const NO_CHANGE: [(i32, bool); 0] = [];
 const HANDLED: Outcome = Outcome::Handled { proves_dependency: true };
 
@@ -418,7 +420,7 @@ fn partition(number: i32) -> Partition {
 /// An empty key is none.
 fn offer(offset: i64, key: &str) -> Offer<i64> {
     let key = (!key.is_empty()).then(|| Arc::from(key.as_bytes()));
-    Offer { offset, key, bytes: 10, written: None, handler: 0, retry: RETRY, payload: offset }
+    Offer { offset, key, bytes: 10, written: None, handler: 0, retry: RETRY, shares: true, payload: offset }
 }
 
 /// A scheduler with partition 0 assigned, and the attempts it started, by offset.
@@ -438,6 +440,37 @@ impl Bench {
         let mut scheduler = Scheduler::new(limits);
         scheduler.assign(partition(0), 1);
         Bench { scheduler, generation: 1, now: Duration::ZERO, started: Vec::new() }
+    }
+
+    /// With batches of up to so many records, from the beginning.
+    fn batching(most: usize, gathers: bool) -> Bench {
+        let mut bench = Bench::new(8);
+        bench.scheduler = Scheduler::new(bench.scheduler.limits).batching(most, gathers);
+        for size in [2, 4, 8] {
+            bench.scheduler.batch_committed(size, ms(1));
+        }
+        bench.scheduler.assign(partition(0), 1);
+        bench
+    }
+
+    /// The offsets of what starts now, batch by batch.
+    fn start_batches(&mut self) -> Vec<Vec<i64>> {
+        self.scheduler.advance(self.now);
+        let mut batches = Vec::new();
+        while let Some(first) = self.scheduler.start_next() {
+            let joined = self.scheduler.join(first.ticket);
+            let batch: Vec<_> = std::iter::once(first).chain(joined).collect();
+            batches.push(batch.iter().map(|start| start.payload).collect());
+            self.started.extend(batch);
+        }
+        batches
+    }
+
+    /// All that runs has been handled.
+    fn finish_all(&mut self) {
+        for start in &self.started {
+            self.scheduler.finish(start.ticket, HANDLED, self.now, 0.0);
+        }
     }
 
     fn offer(&mut self, offset: i64, key: &str) -> Offered {
@@ -472,6 +505,10 @@ impl Bench {
 
     fn finish(&mut self, offset: i64, outcome: Outcome) -> Verdict {
         self.scheduler.finish(self.ticket(offset), outcome, self.now, 0.0)
+    }
+
+    fn handled_all(&mut self, offsets: &[i64]) {
+        offsets.iter().for_each(|offset| self.handled(*offset));
     }
 
     fn handled(&mut self, offset: i64) {

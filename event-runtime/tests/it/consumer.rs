@@ -1,5 +1,7 @@
 //! The consumer on the embedded broker.
 
+mod batch_speed;
+mod batches;
 mod crashes;
 mod dead_letters;
 mod failures;
@@ -18,7 +20,7 @@ use test_support::eventually;
 #[tokio::test(flavor = "multi_thread")]
 async fn records_are_handled_in_order_and_their_offsets_committed() {
     let scene = Scene::new().await;
-    let consumer = scene.start(scene.transactional());
+    let consumer = scene.start(scene.batched());
     for number in 0..20 {
         scene.publish("a", &number.to_string()).await;
     }
@@ -34,7 +36,7 @@ async fn records_are_handled_in_order_and_their_offsets_committed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_duplicate_event_is_handled_once() {
     let scene = Scene::new().await;
-    let _consumer = scene.start(scene.transactional());
+    let _consumer = scene.start(scene.batched());
     let (first, second) = (Note::new("a", "first"), Note::new("a", "second"));
     let of_first = Envelope::new(&first, "test", jiff::Timestamp::now());
     let of_second = Envelope::new(&second, "test", jiff::Timestamp::now());

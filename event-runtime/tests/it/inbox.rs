@@ -1,5 +1,7 @@
 //! Which events were handled is a set: an id counts once, however the ids alternate.
 
+use std::collections::HashSet;
+
 use event_runtime::{
     Database,
     inbox::{self, Fate},
@@ -66,6 +68,31 @@ async fn of_two_transactions_with_one_event_one_finds_it_new() {
         new += usize::from(attempt.await.unwrap());
     }
     assert_eq!(new, 1);
+}
+
+#[tokio::test]
+async fn of_many_events_those_are_new_that_are_not_in_the_inbox_in_whichever_way() {
+    let test = TestDatabase::migrated().await;
+    let (database, now) = (test.connect(), Timestamp::now());
+    let (handled, elsewhere, dead) = (EventId::new(), EventId::new(), EventId::new());
+    record(&database, "g", handled, now).await;
+    record(&database, "other", elsewhere, now).await;
+    take(&database, dead, Bury(0)).await;
+    for count in [1, 2, 3, 255, 256, 257, 600] {
+        let new: HashSet<EventId> = (0..count).map(|_| EventId::new()).collect();
+        let twice = *new.iter().next().unwrap();
+        let mut events: Vec<EventId> = new.iter().copied().collect();
+        events.extend([handled, dead, twice]);
+        let mut tx = database.begin().await.unwrap();
+        assert_eq!(inbox::record_all(&mut tx, "g", events.clone(), now).await.unwrap(), new, "of {count}");
+        assert_eq!(inbox::record_all(&mut tx, "g", events, now).await.unwrap(), HashSet::new());
+        tx.commit().await.unwrap();
+        assert!(!take(&database, twice, Bury(0)).await, "it is handled, not dead");
+        assert!(!take(&database, twice, Handle(1)).await, "so no replay gets through");
+    }
+    let mut tx = database.begin().await.unwrap();
+    assert_eq!(inbox::record_all(&mut tx, "g", vec![elsewhere], now).await.unwrap(), HashSet::from([elsewhere]));
+    assert_eq!(inbox::record_all(&mut tx, "g", Vec::new(), now).await.unwrap(), HashSet::new());
 }
 
 /// What can happen to one event: it is handled, or its record or a replay of it is dead-lettered.

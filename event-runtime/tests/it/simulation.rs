@@ -1,8 +1,8 @@
 //! The scheduler against a simulated broker and simulated handlers, in virtual time: thousands of random schedules, each
 //! from a seed that a failure prints. `SIMULATION_SEED=n` repeats one, `SIMULATION_SCHEDULES=n` runs so many.
 //!
-//! What a schedule may hold: several partitions and keys, records without a key, failures of all three classes,
-//! outages, slow attempts, failing dead-letter writes, revokes with and without a complete drain, lost partitions,
+//! What a schedule may hold: several partitions and keys, records without a key, batches of up to seven records, failures
+//! of all three classes, outages, slow attempts, failing dead-letter writes, revokes with and without a complete drain, lost partitions,
 //! crashes, repeated offsets, floods of dead letters, and records that end the process.
 
 #![expect(clippy::print_stdout, reason = "how much was explored is part of the result")]
@@ -37,7 +37,8 @@ fn simulation_with_floods_of_dead_letters() {
 
 #[test]
 fn simulation_with_everything() {
-    explore(Faults { failures: true, rebalances: true, outages: true, floods: true, deaths: false });
+    let counts = explore(Faults { failures: true, rebalances: true, outages: true, floods: true, deaths: false });
+    assert!(counts.shared > 0, "no records shared a transaction");
 }
 
 #[test]
@@ -67,6 +68,7 @@ fn explore(faults: Faults) -> Counts {
                 sum.floods += counts.floods;
                 sum.deaths += counts.deaths;
                 sum.unsolved += counts.unsolved;
+                sum.shared += counts.shared;
             }
             Err(panic) => {
                 eprintln!("{faults:?} failed with SIMULATION_SEED={seed}");

@@ -146,7 +146,7 @@ impl Script {
 /// The script, in a transaction. Tries a failed note twice again, soon.
 pub struct Transactional(pub Script);
 
-const RETRY: RetryPolicy = RetryPolicy::limited(2).backoff(Duration::from_millis(100), Duration::from_millis(300));
+pub const RETRY: RetryPolicy = RetryPolicy::limited(2).backoff(Duration::from_millis(100), Duration::from_millis(300));
 
 impl TransactionalHandler for Transactional {
     type Event = Note;
@@ -311,8 +311,14 @@ impl Scene {
         }
     }
 
-    /// A consumer of the script in a transaction.
+    /// A consumer of the script in a transaction, one for each note: the script remembers what it has handled even if
+    /// another note then undoes the batch.
     pub fn transactional(&self) -> ConsumerBuilder {
+        self.batched().batch(1)
+    }
+
+    /// The same in batches, for scripts in which nothing fails.
+    pub fn batched(&self) -> ConsumerBuilder {
         ConsumerBuilder::new(GROUP).transactional(&self.database, Transactional(self.script.clone()))
     }
 

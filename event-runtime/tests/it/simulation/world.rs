@@ -1,6 +1,7 @@
 //! One schedule: a broker's log, one member of a group, and what really happened, against which every decision of the
 //! scheduler is checked.
 
+mod batches;
 mod deaths;
 
 use std::{
@@ -28,6 +29,8 @@ pub struct Faults {
 }
 
 const CONCURRENCY: usize = 4;
+/// The handler whose records may share transactions.
+const SHARES: usize = 0;
 const RETRY: RetryPolicy = RetryPolicy::limited(2).backoff(Duration::from_millis(50), Duration::from_millis(400));
 
 /// A record of the broker's log: payload of the offers, too.
@@ -62,8 +65,8 @@ struct Running {
     careful: bool,
 }
 
-fn scheduler(limits: Limits, faults: Faults) -> Scheduler<Entry> {
-    let scheduler = Scheduler::new(limits);
+fn scheduler(limits: Limits, faults: Faults, (most, gathers): (usize, bool)) -> Scheduler<Entry> {
+    let scheduler = Scheduler::new(limits).batching(most, gathers);
     let cool_down = Duration::from_millis(500);
     let limits = FloodLimits { per_minute: 3, percent: 20, at_least: 2, cool_down };
     if faults.floods { scheduler.guarded(limits) } else { scheduler }
@@ -80,6 +83,10 @@ pub struct World {
     owned: BTreeMap<Partition, (u64, i64)>,
     generation: u64,
     running: BTreeMap<Ticket, Running>,
+    /// What runs, batch by batch.
+    batches: Vec<Vec<Ticket>>,
+    /// How large they may be, and whether what comes in waits for one that runs.
+    batching: (usize, bool),
     /// Offsets whose handling or dead letter really took place.
     done: BTreeMap<Partition, BTreeSet<i64>>,
     /// The highest offset that was begun, in the present generation.
@@ -88,6 +95,8 @@ pub struct World {
     told: BTreeSet<(Partition, i64)>,
     /// Failures that count, in the present generation.
     failures: HashMap<(Partition, i64), u32>,
+    /// What ran in a batch that was rolled back, in the present generation.
+    alone: BTreeSet<(Partition, i64)>,
     /// When a record's retry is due, in the present generation.
     due: HashMap<(Partition, i64), Duration>,
     /// Handlers whose outage the scheduler has declared.
@@ -112,21 +121,27 @@ pub struct Counts {
     pub deaths: u64,
     /// Of these, by a record that was not known to be at fault afterwards.
     pub unsolved: u64,
+    /// Transactions that records shared.
+    pub shared: u64,
 }
 
 impl World {
     pub fn new(seed: u64, faults: Faults) -> World {
         let mut random = StdRng::seed_from_u64(seed);
         let limits = Limits { concurrency: CONCURRENCY, records: random.random_range(2..40), bytes: 10_000 };
+        let batching = (random.random_range(1..8), random.random_bool(0.5));
         let mut world = World {
             faults,
             now: Duration::ZERO,
-            scheduler: scheduler(limits, faults),
+            scheduler: scheduler(limits, faults, batching),
             log: BTreeMap::new(),
             committed: BTreeMap::new(),
             owned: BTreeMap::new(),
             generation: 0,
             running: BTreeMap::new(),
+            batches: Vec::new(),
+            batching,
+            alone: BTreeSet::new(),
             done: BTreeMap::new(),
             begun: BTreeMap::new(),
             told: BTreeSet::new(),
@@ -242,6 +257,7 @@ impl World {
         self.begun.remove(&partition);
         self.told.retain(|(other, _)| *other != partition);
         self.failures.retain(|(other, _), _| *other != partition);
+        self.alone.retain(|(other, _)| *other != partition);
         self.due.retain(|(other, _), _| *other != partition);
         self.past.retain(|(other, _), _| *other != partition);
         self.owned.insert(partition.clone(), (self.generation, self.committed[&partition]));
@@ -271,6 +287,7 @@ impl World {
                 written: None,
                 handler: entry.handler,
                 retry: RETRY,
+                shares: entry.handler == SHARES,
                 payload: entry,
             };
             let offered = self.scheduler.offer(&partition, generation, offer);
@@ -287,12 +304,14 @@ impl World {
     fn start_all(&mut self) {
         self.scheduler.advance(self.now);
         while let Some(start) = self.scheduler.start_next() {
-            self.started(start);
+            self.started_batch(start);
         }
         self.check_nothing_waits_in_vain();
     }
 
-    fn started(&mut self, Start { ticket, payload: entry, task, attempt, careful }: Start<Entry>) {
+    /// An attempt starts, in one batch with those that come `before` it.
+    fn started(&mut self, start: Start<Entry>, shared: bool, before: &[Ticket]) {
+        let Start { ticket, payload: entry, task, attempt, careful } = start;
         self.counts.starts += 1;
         assert!(!self.held.contains(&entry.partition), "{entry:?} starts before its partition's past is known");
         let alone = self.running.is_empty() || !(careful || self.running.values().any(|other| other.careful));
@@ -306,21 +325,28 @@ impl World {
         if self.scheduler.flood().is_some() {
             assert!(self.running.is_empty(), "I6: after a flood one record at a time is tried");
         }
-        assert!(self.running.len() < CONCURRENCY, "more attempts than allowed");
+        let place = (entry.partition.clone(), entry.offset);
+        if shared {
+            let alone = entry.handler != SHARES || self.failures.contains_key(&place) || self.alone.contains(&place);
+            assert!(!alone && matches!(task, Task::Handle { .. }), "{entry:?} must run alone");
+            assert!(!self.declared.contains(&entry.handler), "a probe runs alone");
+        }
         if let Some(key) = &entry.key {
-            let overlap = self
-                .running
-                .values()
-                .find(|other| other.entry.partition == entry.partition && other.entry.key.as_ref() == Some(key));
-            assert!(overlap.is_none(), "I2: {entry:?} runs beside {:?}", overlap.map(|other| &other.entry));
+            let same_key =
+                |other: &Running| other.entry.partition == entry.partition && other.entry.key.as_ref() == Some(key);
+            let overlap = self.running.iter().find(|(ticket, it)| same_key(it) && !before.contains(ticket));
+            assert!(overlap.is_none(), "I2: {entry:?} runs beside {:?}", overlap.map(|(_, other)| &other.entry));
+            let ahead: Vec<i64> =
+                before.iter().map(|it| &self.running[it]).filter(|it| same_key(it)).map(|it| it.entry.offset).collect();
             let skipped = self.log[&entry.partition].iter().find(|other| {
                 other.offset < entry.offset
                     && other.key.as_ref() == Some(key)
                     && !self.done[&entry.partition].contains(&other.offset)
+                    && !ahead.contains(&other.offset)
             });
+            assert!(ahead.iter().all(|offset| *offset < entry.offset), "I2: {entry:?} after {ahead:?} in a batch");
             assert!(skipped.is_none(), "I2: {entry:?} starts before {skipped:?} is done");
         }
-        let place = (entry.partition.clone(), entry.offset);
         if let Some(due) = self.due.remove(&place) {
             assert!(due <= self.now, "{entry:?} is tried again too early");
         }
@@ -342,18 +368,9 @@ impl World {
         self.running.insert(ticket, Running { entry, attempt, bury, generation, began_in_outage, careful });
     }
 
-    fn finish_one(&mut self) {
-        let tickets: Vec<_> = self.running.keys().copied().collect();
-        if tickets.is_empty() {
-            return;
-        }
-        let ticket = tickets[self.random.random_range(0..tickets.len())];
-        let Running { entry, attempt, bury, generation, careful, .. } =
-            self.running.remove(&ticket).expect("it was picked");
-        if entry.nature == Nature::Kills && !bury && !self.is_done(&entry) {
-            return self.die(careful);
-        }
-        let outcome = self.outcome(&entry, attempt, bury);
+    fn finish(&mut self, ticket: Ticket, outcome: Outcome) {
+        let Running { entry, bury, generation, careful, .. } = self.running.remove(&ticket).expect("it was picked");
+        let rolled_back = matches!(outcome, Outcome::RolledBack);
         let place = (entry.partition.clone(), entry.offset);
         let unavailable = matches!(outcome, Outcome::Failed(HandlerError::Unavailable(_)));
         if matches!(outcome, Outcome::Handled { .. } | Outcome::Buried) {
@@ -372,6 +389,10 @@ impl World {
         let current = self.owned.get(&entry.partition).is_some_and(|(owned, _)| *owned == generation);
         assert_eq!(verdict == Verdict::Stale, !current, "results of older generations count for nothing");
         match verdict {
+            Verdict::Alone => {
+                assert!(rolled_back, "only what was undone runs alone");
+                self.alone.insert(place);
+            }
             Verdict::Retry { pause } => {
                 if !bury {
                     *self.failures.entry(place.clone()).or_default() += 1;
@@ -473,7 +494,10 @@ impl World {
         while let Some(start) = self.scheduler.start_next() {
             let gap = self.begun.get(drained).is_some_and(|begun| start.payload.offset < *begun);
             assert!(start.payload.partition != *drained || gap, "of a stopped partition only gaps start");
-            self.started(start);
+            self.started_batch(start);
+            let batch = self.batches.last().expect("it has just started");
+            let gaps = batch.iter().filter(|it| self.running[it].entry.partition == *drained).count();
+            assert!(gaps == 0 || batch.len() == 1, "gaps run alone");
         }
     }
 
@@ -484,6 +508,10 @@ impl World {
         self.give_back(&partition);
     }
 
+    fn kills(&self, running: &Running) -> bool {
+        running.entry.nature == Nature::Kills && !running.bury && !self.is_done(&running.entry)
+    }
+
     fn is_done(&self, entry: &Entry) -> bool {
         self.done[&entry.partition].contains(&entry.offset)
     }
@@ -491,9 +519,10 @@ impl World {
     /// Everything in memory is gone, attempts included; what they had done stays done.
     fn crash(&mut self) {
         let limits = Limits { concurrency: CONCURRENCY, records: 20, bytes: 10_000 };
-        self.scheduler = scheduler(limits, self.faults);
+        self.scheduler = scheduler(limits, self.faults, self.batching);
         self.counts.deaths += 1;
         self.running.clear();
+        self.batches.clear();
         self.held.clear();
         self.declared.clear();
         self.owned.clear();
@@ -523,7 +552,12 @@ impl World {
     /// I3: with room for another attempt, the first record of every key runs, or waits for its own retry, its
     /// dependency, or an older generation's attempt at its key.
     fn check_nothing_waits_in_vain(&self) {
-        if self.running.len() >= CONCURRENCY || self.scheduler.flood().is_some() {
+        if self.batches.len() >= CONCURRENCY || self.scheduler.flood().is_some() {
+            return;
+        }
+        if let Some(until) = self.scheduler.gathers_until() {
+            assert!(self.batching.1 && !self.batches.is_empty(), "what is ready waits for nothing");
+            assert!(until <= self.now + Duration::from_secs(1), "what is ready waits for long");
             return;
         }
         // One that must run alone may be waiting until nothing runs, or be running.

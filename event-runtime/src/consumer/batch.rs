@@ -1,0 +1,155 @@
+//! Runs a batch: several records in one transaction, each still by its own handler.
+//!
+//! ```text
+//! begin · one insert for all inbox rows · handle, handle, … · one insert for all outbox rows · commit
+//! ```
+//!
+//! Whatever goes wrong with one of them rolls back all, and each then runs alone: only then is it known whose failure it
+//! was, and only then does it count. A handler may so be called for a record whose transaction is undone, as at any repeat.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use shared_events::EventId;
+use tokio::time::Instant;
+use tracing::{Instrument, Span};
+
+use super::{
+    attempt::Runner,
+    kinds::{Attempt, Handled},
+    metrics::GroupLabels,
+    router::{Content, Job},
+};
+use crate::{Database, HandlerError, Outbox, error::Chain, inbox, scheduler::Outcome};
+
+/// How often a batch is repeated that lost against another transaction, before its records run alone. PostgreSQL takes
+/// a second to notice a deadlock.
+const REPEATS: u32 = 2;
+
+/// A record of a batch. It is its first attempt.
+pub(super) struct Member {
+    pub(super) job: Arc<Job>,
+    pub(super) last_attempt: bool,
+}
+
+/// How a batch ended.
+pub(super) struct BatchEnded {
+    /// Of each member.
+    pub(super) outcomes: Vec<Outcome>,
+    /// What the transaction took, if it was committed.
+    pub(super) took: Option<Duration>,
+    /// Whether it lost against other transactions.
+    pub(super) contended: bool,
+}
+
+/// A member with what its handling needs.
+struct Handling<'a> {
+    job: &'a Job,
+    event: EventId,
+    handler: &'a dyn super::kinds::Handler,
+    last_attempt: bool,
+    span: Span,
+    /// Its place in the batch.
+    place: usize,
+}
+
+struct Committed {
+    /// By place: how it was handled, and what that took.
+    handled: Vec<(Handled, Duration)>,
+    took: Duration,
+}
+
+impl Runner {
+    /// Runs a batch; does not panic where a handler does.
+    pub(super) async fn run_batch(self: Arc<Self>, members: Vec<Member>) -> BatchEnded {
+        let begun = Instant::now();
+        let mut handlings: Vec<_> =
+            members.iter().enumerate().filter_map(|(place, member)| self.handling(place, member)).collect();
+        // Batches that run side by side take the rows of the same keys in one order, so that they seldom wait in a ring.
+        // The sort is stable: records of one key keep their order.
+        handlings.sort_by(|one, other| one.job.record.key.cmp(&other.job.record.key));
+        let tries = AtomicU32::new(0);
+        let answer = self
+            .contained(REPEATS, || {
+                tries.fetch_add(1, Ordering::Relaxed);
+                Box::pin(self.transaction(&handlings))
+            })
+            .await;
+        let contended = tries.into_inner() > 1;
+        match answer {
+            Ok(Committed { handled, took }) => {
+                self.count(&handlings, &handled, begun.elapsed());
+                let outcome = |(handled, _): &(Handled, Duration)| Outcome::Handled {
+                    proves_dependency: *handled == Handled::Done,
+                };
+                BatchEnded { outcomes: handled.iter().map(outcome).collect(), took: Some(took), contended }
+            }
+            Err(error) => {
+                self.metrics.batches_rolled_back.get_or_create(&GroupLabels { group: self.group }).inc();
+                let records = members.len();
+                tracing::debug!(
+                    group = self.group,
+                    records,
+                    error = %Chain(error.source_error().as_ref()),
+                    "a batch was rolled back; its records run alone"
+                );
+                let outcomes = members.iter().map(|_| Outcome::RolledBack).collect();
+                BatchEnded { outcomes, took: None, contended }
+            }
+        }
+    }
+
+    fn handling<'a>(&self, place: usize, member: &'a Member) -> Option<Handling<'a>> {
+        let Content::Event { envelope, handler } = &member.job.content else { return None };
+        let span = self.span(&member.job, 1);
+        let (job, last_attempt, event) = (&*member.job, member.last_attempt, envelope.id);
+        Some(Handling { job, event, handler: &**handler, last_attempt, span, place })
+    }
+
+    async fn transaction(&self, handlings: &[Handling<'_>]) -> Result<Committed, HandlerError> {
+        let database = shared_database(handlings)?;
+        let now = self.clock.now();
+        let mut tx = database.begin().await?;
+        let begun = Instant::now();
+        let events = handlings.iter().map(|handling| handling.event).collect();
+        let mut new: HashSet<EventId> = inbox::record_all(&mut tx, self.group, events, now).await?;
+        let mut handled = vec![(Handled::Duplicate, Duration::ZERO); handlings.len()];
+        let mut published = Vec::new();
+        for Handling { job, event, handler, last_attempt, span, place } in handlings {
+            // Of an event that is in the batch twice, the second is the duplicate.
+            if !new.remove(event) {
+                continue;
+            }
+            let began = Instant::now();
+            let attempt = Attempt { now, ..self.attempt(job, 1, *last_attempt) };
+            published.push(handler.handle_within(&mut tx, attempt).instrument(span.clone()).await?);
+            handled[*place] = (Handled::Done, began.elapsed());
+        }
+        database.commit(tx, Outbox::merged(published, now)).await?;
+        Ok(Committed { handled, took: begun.elapsed() })
+    }
+
+    /// Counts each record as if it had run alone: with its own time, and its share of what was done for all.
+    fn count(&self, handlings: &[Handling<'_>], handled: &[(Handled, Duration)], took: Duration) {
+        let records = handled.len() as u32;
+        let own: Duration = handled.iter().map(|(_, took)| *took).sum();
+        let share = took.saturating_sub(own) / records.max(1);
+        for Handling { job, span, place, .. } in handlings {
+            let (handled, took) = handled[*place];
+            span.in_scope(|| self.count_handled(job, handled, took + share));
+        }
+        self.metrics.batch_records.get_or_create(&GroupLabels { group: self.group }).observe(f64::from(records));
+    }
+}
+
+/// Only handlers of one database have their records put into one batch.
+fn shared_database<'a>(handlings: &[Handling<'a>]) -> Result<&'a Database, HandlerError> {
+    let database = handlings.first().and_then(|handling| handling.handler.shares());
+    database.ok_or_else(|| HandlerError::retry("a batch without a database"))
+}
