@@ -37,7 +37,7 @@ pub struct DelaysArgs {
 pub async fn failures(args: FailuresArgs) -> anyhow::Result<u8> {
     let target = args.target.find().await?;
     let what = format!("the payment gateway fails a share of {} of charges and refunds", args.rate);
-    let see = "`order-service place --watch` shows the attempts in the column TRY, \
+    let see = "`order-service place` shows the attempts in the column TRY, \
                consumer_records_retried_total at payment-service's /metrics counts them; \
                `eventctl chaos gateway-failures 0 --execute` ends it";
     set(&target, json!({ "failureRate": args.rate }), &what, see).await
