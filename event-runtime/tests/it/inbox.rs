@@ -178,3 +178,29 @@ async fn cleaning_forgets_what_is_older_and_nothing_else() {
     assert!(!seen(&database, "g", old).await);
     assert!(seen(&database, "g", young).await);
 }
+
+/// Each batch is a transaction of its own, so that handlers get their turn in between and a failure undoes one batch only.
+#[tokio::test]
+async fn cleaning_goes_in_small_batches_from_the_oldest_on() {
+    let test = TestDatabase::migrated().await;
+    if !test.is_sqlite() {
+        // Its trigger is written otherwise; the statement is the same.
+        return;
+    }
+    let database = test.connect();
+    let mut tx = database.begin().await.unwrap();
+    for statement in [
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) \
+         INSERT INTO inbox (consumer_group, event_id, handled_at) SELECT 'g', 'event-' || i, i FROM n",
+        "CREATE TRIGGER kept BEFORE DELETE ON inbox WHEN old.event_id = 'event-2400' \
+         BEGIN SELECT RAISE(ABORT, 'not this one'); END",
+    ] {
+        sqlx::query(statement).execute(tx.conn()).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+
+    inbox::clean(&database, Timestamp::now()).await.unwrap_err();
+    let (left, oldest): (i64, i64) =
+        sqlx::query_as("SELECT COUNT(*), MIN(handled_at) FROM inbox").fetch_one(database.pool()).await.unwrap();
+    assert_eq!((left, oldest), (500, 2001), "two batches of a thousand are gone, the third is not");
+}
