@@ -1,4 +1,4 @@
-//! Runs email-service until SIGTERM or SIGINT, or exports what its database says.
+//! Runs email-service until SIGTERM or SIGINT, or sees to its database beside it.
 
 use std::process::ExitCode;
 
@@ -25,5 +25,6 @@ async fn main() -> ExitCode {
             cli::serve("email-service", &telemetry, work).await
         }
         ServiceCommand::Audit(args) => cli::audit("email-service", &args, email_service::audit).await,
+        ServiceCommand::Outbox(args) => cli::outbox(&args).await,
     })
 }

@@ -4,13 +4,17 @@
 
 mod addresses;
 mod audit;
+mod database;
 mod events;
+mod outbox;
 mod output;
 mod serve;
 
 pub use addresses::{BrokerArgs, KafkaArgs, announce};
 pub use audit::{AuditArgs, Export, audit};
+pub use database::DatabaseArgs;
 pub use events::{ReadArgs, follow};
+pub use outbox::{OutboxArgs, outbox};
 pub use output::{Format, Output, Paint, finish, one_line, with_causes};
 pub use serve::{ServiceCommand, serve};
 

@@ -12,6 +12,7 @@ mod lanes;
 mod lease;
 mod metrics;
 mod outage;
+mod poison;
 mod publisher;
 mod relay;
 mod row;
@@ -30,6 +31,7 @@ use bucket::{Bucket, Buckets};
 pub(crate) use wake::Commits;
 
 pub use metrics::Metrics;
+pub use poison::{SetAside, requeue, set_aside};
 pub use relay::Relay;
 pub use table::{Depth, depth};
 

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use event_runtime::{
-    cli::{AuditArgs, Output, audit, exit, finish},
+    cli::{AuditArgs, OutboxArgs, Output, audit, exit, finish, outbox},
     config::discovery::{Discovery, ORDER_SERVICE},
     shutdown,
 };
@@ -52,6 +52,8 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Export what the service's database says, one JSON object a line, for `eventctl verify`
     Audit(AuditArgs),
+    /// List the events that could not be published, and put them back
+    Outbox(OutboxArgs),
     /// Print shell completions
     Completions {
         /// For which shell
@@ -76,6 +78,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::List(args) => block_on(list::run(args)),
         Command::Watch(args) => watch::run(&args),
         Command::Audit(args) => block_on(audit("order-service", &args, order_service::audit)),
+        Command::Outbox(args) => block_on(outbox(&args)),
         Command::Completions { shell } => completions(shell),
     })
 }

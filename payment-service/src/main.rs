@@ -1,4 +1,4 @@
-//! Runs payment-service until SIGTERM or SIGINT, or exports what its database says.
+//! Runs payment-service until SIGTERM or SIGINT, or sees to its database beside it.
 
 use std::process::ExitCode;
 
@@ -25,5 +25,6 @@ async fn main() -> ExitCode {
             cli::serve("payment-service", &telemetry, work).await
         }
         ServiceCommand::Audit(args) => cli::audit("payment-service", &args, payment_service::audit).await,
+        ServiceCommand::Outbox(args) => cli::outbox(&args).await,
     })
 }

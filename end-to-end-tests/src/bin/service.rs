@@ -26,7 +26,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(service: Service) -> anyhow::Result<u8> {
-    use ServiceCommand::{Audit, Serve};
+    use ServiceCommand::{Audit, Outbox, Serve};
     let logs = TelemetryConfig::default();
     match service {
         Service::OrderService(Serve(config)) => {
@@ -53,6 +53,10 @@ async fn run(service: Service) -> anyhow::Result<u8> {
             let work = async { payment_gateway_fake::bind(config).await?.run(shutdown::signal()).await };
             cli::serve("payment-gateway-fake", &logs, work).await
         }
+        Service::OrderService(Outbox(args))
+        | Service::PaymentService(Outbox(args))
+        | Service::InventoryService(Outbox(args))
+        | Service::EmailService(Outbox(args)) => cli::outbox(&args).await,
         Service::OrderService(Audit(args)) => cli::audit("order-service", &args, order_service::audit).await,
         Service::PaymentService(Audit(args)) => cli::audit("payment-service", &args, payment_service::audit).await,
         Service::InventoryService(Audit(args)) => {

@@ -4,7 +4,7 @@
 //! service it was, when, and how many lines came before it: a file that was cut short is noticed. Nothing is written, so
 //! it may run beside the service.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use anyhow::Context;
 use futures_util::TryStreamExt;
@@ -13,26 +13,21 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{Row as _, any::AnyRow};
 
-use super::{Format, Output, exit};
-use crate::{Clock, Database, Tx, config::redact_url, database::columns::moment};
+use super::{DatabaseArgs, Format, Output, exit};
+use crate::{
+    Clock, Tx,
+    database::{Dialect, columns::moment},
+};
 
 /// What `audit` takes.
-#[derive(Clone, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct AuditArgs {
-    /// Where the service keeps its data: postgres://… or sqlite:…
-    // The environment's value may hold a password, which `--help` would print.
-    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
-    pub database_url: String,
+    #[command(flatten)]
+    database: DatabaseArgs,
 
     /// How to write it; table counts the rows of each kind
     #[arg(short, long, value_enum, default_value_t = Format::Jsonl)]
-    pub output: Format,
-}
-
-impl fmt::Debug for AuditArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuditArgs").field("database_url", &redact_url(&self.database_url)).finish_non_exhaustive()
-    }
+    output: Format,
 }
 
 /// Exports `rows`, what only this service knows, and what every service on the runtime has: outbox and inbox.
@@ -44,7 +39,7 @@ pub async fn audit(
     args: &AuditArgs,
     rows: impl AsyncFnOnce(&mut Export) -> anyhow::Result<()>,
 ) -> anyhow::Result<u8> {
-    let database = Database::existing_lazy(&args.database_url)?;
+    let database = args.database.existing()?;
     // Before the first read: whatever is older than this is in the export.
     let at = Clock::system().now();
     let tx = database.begin_snapshot().await;
@@ -172,8 +167,30 @@ async fn of_the_runtime(export: &mut Export) -> anyhow::Result<()> {
     export.rows("outbox", waiting, outbox_row).await?;
     let delayed = "SELECT event_id, topic, record_key, not_before, CAST(NULL AS TEXT) FROM outbox_delayed ORDER BY seq";
     export.rows("outbox-delayed", delayed, outbox_row).await?;
-    let poison = "SELECT event_id, topic, record_key, created_at, reason FROM outbox_poison ORDER BY seq";
-    export.rows("outbox-poison", poison, outbox_row).await?;
+    // As bytes: what was set aside need not be text.
+    let poison = match export.tx.dialect() {
+        Dialect::Postgres => {
+            "SELECT convert_to(event_id, 'UTF8'), convert_to(topic, 'UTF8'), convert_to(record_key, 'UTF8'), \
+                    created_at, reason FROM outbox_poison ORDER BY seq"
+        }
+        Dialect::Sqlite => {
+            "SELECT CAST(event_id AS BLOB), CAST(topic AS BLOB), CAST(record_key AS BLOB), created_at, reason \
+             FROM outbox_poison ORDER BY seq"
+        }
+    };
+    let text = |row: &AnyRow, column: usize| {
+        row.try_get::<Vec<u8>, _>(column).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let poison_row = |row: &AnyRow| {
+        Ok(OutboxRow {
+            event_id: text(row, 0)?,
+            topic: text(row, 1)?,
+            key: text(row, 2)?,
+            due_at: moment(row, 3)?,
+            reason: row.try_get(4)?,
+        })
+    };
+    export.rows("outbox-poison", poison, poison_row).await?;
     let inbox = "SELECT consumer_group, event_id, handled_at, dead_replay FROM inbox ORDER BY consumer_group, event_id";
     let inbox_row = |row: &AnyRow| {
         Ok(InboxRow {

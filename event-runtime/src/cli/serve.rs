@@ -1,21 +1,24 @@
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
 
-use super::{AuditArgs, exit};
+use super::{AuditArgs, OutboxArgs, exit};
 use crate::{
     config::TelemetryConfig,
     telemetry::{self, LogOptions},
 };
 
-/// The command line of a service: its configuration, which runs it, or `audit`.
+/// The command line of a service: its configuration, which runs it, or what is done beside it.
 #[derive(Clone, Debug)]
 pub enum ServiceCommand<C> {
     /// Run the service.
     Serve(C),
     /// Export what its database says.
     Audit(AuditArgs),
+    /// See to the events that its relay set aside.
+    Outbox(OutboxArgs),
 }
 
 const AUDIT: &str = "audit";
+const OUTBOX: &str = "outbox";
 
 // By hand: what clap derives cannot make a flattened, required configuration give way to a subcommand.
 impl<C: Args> Args for ServiceCommand<C> {
@@ -23,7 +26,10 @@ impl<C: Args> Args for ServiceCommand<C> {
         // After its arguments, whose doc comment would take its place.
         let audit = AuditArgs::augment_args(Command::new(AUDIT))
             .about("Export what the database says, one JSON object a line, for `eventctl verify`");
-        C::augment_args(command).subcommand(audit).args_conflicts_with_subcommands(true).subcommand_negates_reqs(true)
+        let outbox = OutboxArgs::augment_args(Command::new(OUTBOX))
+            .about("List the events that could not be published, and put them back");
+        let command = C::augment_args(command).subcommand(audit).subcommand(outbox);
+        command.args_conflicts_with_subcommands(true).subcommand_negates_reqs(true)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -33,9 +39,10 @@ impl<C: Args> Args for ServiceCommand<C> {
 
 impl<C: FromArgMatches> FromArgMatches for ServiceCommand<C> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        match matches.subcommand_matches(AUDIT) {
-            Some(audit) => AuditArgs::from_arg_matches(audit).map(Self::Audit),
-            None => C::from_arg_matches(matches).map(Self::Serve),
+        match matches.subcommand() {
+            Some((AUDIT, audit)) => AuditArgs::from_arg_matches(audit).map(Self::Audit),
+            Some((OUTBOX, outbox)) => OutboxArgs::from_arg_matches(outbox).map(Self::Outbox),
+            _ => C::from_arg_matches(matches).map(Self::Serve),
         }
     }
 
@@ -80,7 +87,12 @@ mod tests {
         let line = Line::try_parse_from(["service", "--database-url", "sqlite:x.db", "--listen", "127.0.0.1:0"]);
         assert!(matches!(line.unwrap().command, ServiceCommand::Serve(config) if config.listen.is_some()));
         let line = Line::try_parse_from(["service", "audit", "--database-url", "sqlite:x.db"]);
-        assert!(matches!(line.unwrap().command, ServiceCommand::Audit(args) if args.database_url == "sqlite:x.db"));
+        assert!(matches!(line.unwrap().command, ServiceCommand::Audit(_)));
+        let line = Line::try_parse_from(["service", "outbox", "requeue", "--all", "--database-url", "sqlite:x.db"]);
+        assert!(matches!(line.unwrap().command, ServiceCommand::Outbox(_)));
+        let line = Line::try_parse_from(["service", "outbox", "requeue", "--database-url", "sqlite:x.db"]);
+        let error = line.unwrap_err().to_string();
+        assert!(error.contains("--event") && error.contains("--all"), "{error}");
         let line = Line::try_parse_from(["service", "--database-url", "sqlite:x.db", "--listen", "nowhere"]);
         let error = line.unwrap_err().to_string();
         assert!(error.contains("--listen"), "{error}");

@@ -59,7 +59,7 @@ impl Metrics {
         families.register("outbox_retries", "Attempts to publish an event that failed", metrics.retries.clone());
         families.register(
             "outbox_set_aside",
-            "Events that cannot be published (too large, no such topic, an unreadable row): see the table outbox_poison",
+            "Events that cannot be published (too large, no such topic, an unreadable row): SERVICE outbox list",
             metrics.set_aside.clone(),
         );
         families.register(

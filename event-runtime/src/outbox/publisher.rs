@@ -91,7 +91,7 @@ impl Publisher {
         self.metrics.set_aside.inc();
         tracing::error!(
             service = self.service, event = %row.event_id, key = row.key, topic = row.topic, reason,
-            "the event cannot be published and is set aside; later events of its key go on"
+            "the event cannot be published and is set aside; later events of its key go on, and `outbox requeue` puts it back"
         );
         (row, Some(Fate::Poison(reason)))
     }

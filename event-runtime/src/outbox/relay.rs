@@ -201,7 +201,7 @@ impl Relay {
             {
                 let (service, seq) = (self.publisher.service, row.seq);
                 self.publisher.metrics.set_aside.inc();
-                tracing::error!(service, seq, reason, "a row of the outbox is set aside in the table outbox_poison");
+                tracing::error!(service, seq, reason, "a row of the outbox is set aside; `outbox list` shows it");
                 work.done.push(row);
             }
         }

@@ -9,9 +9,10 @@ use super::{
     OnPublished, Published,
     bucket::{Bucket, Buckets, Fences},
     lease::Holder,
+    poison::bytes_of,
     row::{COLUMNS, StoredRow, bucket},
 };
-use crate::{Database, Tx, database::Dialect, error::Chain};
+use crate::{Database, Tx, error::Chain};
 
 /// How many rows are read or moved at a time.
 pub(super) const BATCH: usize = 250;
@@ -60,8 +61,9 @@ pub struct Depth {
 /// # Errors
 /// When the database fails.
 pub async fn depth(database: &Database, now: Timestamp) -> Result<Depth, sqlx::Error> {
+    // The oldest by its number, for which an index serves: the least time means to read a backlog whole.
     let row = sqlx::query(
-        "SELECT (SELECT COUNT(*) FROM outbox), (SELECT MIN(created_at) FROM outbox), \
+        "SELECT (SELECT COUNT(*) FROM outbox), (SELECT created_at FROM outbox ORDER BY seq LIMIT 1), \
                 (SELECT COUNT(*) FROM outbox_delayed), (SELECT COUNT(*) FROM outbox_poison)",
     )
     .fetch_one(database.pool())
@@ -138,13 +140,14 @@ fn is_of_a_value(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
 }
 
+/// The oldest row without a bucket. Ordered as the index by bucket is: PostgreSQL would go through the whole backlog by the
+/// primary key for MIN(seq), in the belief that such rows are common.
+const UNSORTED: &str = "(SELECT seq FROM outbox WHERE bucket IS NULL ORDER BY bucket, seq LIMIT 1)";
+
 /// Selects the sequence numbers of the oldest rows: from each bucket by its index, and of those the oldest again. Nothing that
 /// came after a row without a bucket: that one may be of the same key.
 fn oldest(fences: &Fences, in_hand: &BTreeMap<Bucket, Vec<i64>>) -> String {
-    let mut sql = format!(
-        "WITH unsorted AS (SELECT COALESCE(MIN(seq), {}) AS first FROM outbox WHERE bucket IS NULL) SELECT seq FROM (",
-        i64::MAX
-    );
+    let mut sql = format!("WITH unsorted AS (SELECT COALESCE({UNSORTED}, {}) AS first) SELECT seq FROM (", i64::MAX);
     for (index, bucket) in fences.keys().enumerate() {
         let union = if index == 0 { "" } else { " UNION ALL " };
         let number = bucket.number();
@@ -169,11 +172,8 @@ pub(super) struct Duties {
 }
 
 pub(super) async fn duties(database: &Database) -> Result<Duties, sqlx::Error> {
-    let row = sqlx::query(
-        "SELECT (SELECT MIN(not_before) FROM outbox_delayed), (SELECT MIN(seq) FROM outbox WHERE bucket IS NULL)",
-    )
-    .fetch_one(database.pool())
-    .await?;
+    let sql = format!("SELECT (SELECT MIN(not_before) FROM outbox_delayed), {UNSORTED}");
+    let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(database.pool()).await?;
     let due: Option<i64> = row.try_get(0)?;
     let next_due = due.and_then(|due| Timestamp::from_microsecond(due).ok());
     Ok(Duties { next_due, unsorted: row.try_get::<Option<i64>, _>(1)?.is_some() })
@@ -228,10 +228,7 @@ pub(super) async fn sort(
         return Ok(false);
     }
     // As bytes, because a key that is no text must not keep the others from being sorted.
-    let key = match database.dialect() {
-        Dialect::Postgres => "convert_to(record_key, 'UTF8')",
-        Dialect::Sqlite => "CAST(record_key AS BLOB)",
-    };
+    let key = bytes_of("record_key", database.dialect());
     let sql = format!("SELECT seq, {key} FROM outbox WHERE bucket IS NULL ORDER BY seq LIMIT {BATCH}");
     let mut sorted: BTreeMap<Bucket, Vec<i64>> = BTreeMap::new();
     for row in sqlx::query(AssertSqlSafe(sql)).fetch_all(tx.conn()).await? {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use event_runtime::{
     Database,
     config::KafkaConfig,
-    outbox::{Metrics, depth},
+    outbox::{self, Metrics, depth},
     telemetry::metrics::Metrics as Families,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -164,6 +164,67 @@ async fn an_event_whose_topic_is_missing_holds_back_its_key_only_and_is_set_asid
     becomes_empty(&database).await;
     assert_eq!(depth(&database, Timestamp::now()).await.unwrap().set_aside, 1);
     resolute.stop().await;
+}
+
+/// SQLite takes any bytes for text, and the driver then fails the statement for all rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_no_text_stops_no_other_row() {
+    let test = TestDatabase::migrated().await;
+    if !test.is_sqlite() {
+        return;
+    }
+    let (database, kafka) = (test.connect(), TestKafka::start().await);
+    let ids = publish(&database, &["a", "b", "c", "d"].map(|key| Noted::new(key, 1))).await;
+    let mut tx = database.begin().await.unwrap();
+    // One of them has no bucket yet.
+    for (change, id) in
+        [("record_key = CAST(x'ff' AS TEXT)", ids[1]), ("record_key = CAST(x'fe' AS TEXT), bucket = NULL", ids[2])]
+    {
+        let change = AssertSqlSafe(format!("UPDATE outbox SET {change} WHERE event_id = '{id}'"));
+        sqlx::query(change).execute(tx.conn()).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+
+    let running = RunningRelay::start(relay(&database, &kafka.config()));
+    read(&kafka.config(), &[ids[0], ids[3]]).await;
+    becomes_empty(&database).await;
+    running.stop().await;
+    let aside = outbox::set_aside(&database).await.unwrap();
+    assert_eq!(
+        aside.iter().map(|row| row.event_id.clone()).collect::<Vec<_>>(),
+        [ids[1], ids[2]].map(|id| id.to_string())
+    );
+    for row in aside {
+        assert!(row.unreadable == Some("record_key") && row.reason.starts_with("the row cannot be read"), "{row:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_was_set_aside_is_published_once_its_topic_is_there_and_it_is_put_back() {
+    let (test, kafka) = (TestDatabase::migrated().await, TestKafka::embedded());
+    let database = test.connect();
+    let config = with(kafka.config(), &["topic.metadata.propagation.max.ms=100"]);
+    let tx = database.begin().await.unwrap();
+    let mut outbox = outbox();
+    let id = outbox.publish(&Unheard { key: "a".to_owned() }).unwrap();
+    database.commit(tx, outbox).await.unwrap();
+    let impatient = relay(&database, &config).with_unknown_topic_patience(Duration::from_millis(1));
+    let running = RunningRelay::start(impatient);
+    becomes_empty(&database).await;
+    running.stop().await;
+
+    kafka.create(Unheard::TOPIC.name, 1);
+    let aside = outbox::set_aside(&database).await.unwrap();
+    let [row] = &aside[..] else { panic!("{aside:?}") };
+    assert!(outbox::requeue(&database, row, Timestamp::now()).await.unwrap());
+    assert!(!outbox::requeue(&database, row, Timestamp::now()).await.unwrap(), "put back twice");
+    let told = Arc::new(Told::default());
+    let running = RunningRelay::start(relay_with(&database, &config, &TestClock::default(), Some(&told)));
+    becomes_empty(&database).await;
+    running.stop().await;
+    let published = told.events();
+    assert_eq!((published.len(), published[0].event_id), (1, id));
+    assert_eq!(published[0].origin.topic, Unheard::TOPIC.name);
 }
 
 /// The relay's process was stopped for a while, say, and another one has taken over: when it goes on, what it sent is

@@ -6,6 +6,7 @@ mod asking;
 mod auditing;
 mod placing;
 mod placing_files;
+mod set_aside;
 mod stub;
 mod watching;
 
