@@ -12,7 +12,7 @@
 //!   probes; see [`outage`](self::Verdict::Unavailable).
 //! - A flood of dead letters stops everything for a while; see [`FloodLimits`].
 //! - What may have ended the process runs alone; see [`Legacy`].
-//! - Records that may share a transaction do so when several are ready; see [`batch`].
+//! - Records that may share a transaction do so when several are ready; see [`Scheduler::join`].
 //!
 //! What it leaves out: order across topics.
 
