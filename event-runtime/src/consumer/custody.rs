@@ -8,6 +8,7 @@ use std::{collections::VecDeque, future::pending, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
+    sync::RwLock,
     task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
@@ -24,6 +25,16 @@ use crate::{
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long the end of a consumer waits for its rows to go. They may stay: the next owner is careful in vain.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Who runs alone keeps this to itself. A process dies as a whole, so this is one for all of its consumers: else a record
+/// of another one could end it, and what runs alone here would be blamed.
+static PROCESS: RwLock<()> = RwLock::const_new(());
+
+/// `attempt`, beside others.
+pub(super) async fn beside<T>(attempt: impl Future<Output = T>) -> T {
+    let _others_run = PROCESS.read().await;
+    attempt.await
+}
 
 pub(super) struct Custody {
     rows: Option<Arc<Assignments>>,
@@ -181,7 +192,8 @@ impl Custody {
             (Partition { topic: origin.topic.as_str().into(), number: origin.partition }, origin.offset);
         let bury = matches!(task, Task::Bury(_));
         async move {
-            let Some(rows) = rows else { return attempt.await };
+            let Some(rows) = rows else { return beside(attempt).await };
+            let _nobody_else_runs = PROCESS.write().await;
             if let Err(error) = rows.begin_alone(&partition, offset).await {
                 // Without the note nobody would know what ended the process.
                 return if bury { Outcome::BuryFailed } else { Outcome::Failed(HandlerError::from(error)) };

@@ -19,7 +19,7 @@ use super::{
     attempt::{Runner, panic_message},
     batch::{BatchEnded, Member},
     commands::Commands,
-    custody::{Custody, Taken},
+    custody::{Custody, Taken, beside},
     inspect::InFlight,
     metrics::{GroupLabels, RecordLabels},
     progress::Progress,
@@ -232,7 +232,7 @@ impl Dispatcher {
                 let run = self.custody.alone(&job, &task, run);
                 self.work.attempts.spawn(async { Ended::One(run.await) })
             }
-            false => self.work.attempts.spawn(async { Ended::One(run.await) }),
+            false => self.work.attempts.spawn(async { Ended::One(beside(run).await) }),
         };
         self.work.tickets.insert(abort.id(), vec![ticket]);
         self.work.running.insert(ticket, RunningAttempt { job, attempt, abort });
@@ -244,7 +244,7 @@ impl Dispatcher {
             last_attempt: matches!(start.task, Task::Handle { last_attempt: true }),
         };
         let run = self.runner.clone().run_batch(starts.iter().map(member).collect());
-        let abort = self.work.attempts.spawn(async { Ended::Batch(run.await) }.in_current_span());
+        let abort = self.work.attempts.spawn(async { Ended::Batch(beside(run).await) }.in_current_span());
         self.work.tickets.insert(abort.id(), starts.iter().map(|start| start.ticket).collect());
         for Start { ticket, payload: job, attempt, .. } in starts {
             self.work.running.insert(ticket, RunningAttempt { job, attempt, abort: abort.clone() });

@@ -10,8 +10,8 @@ use std::{
 };
 
 use event_runtime::{
-    Clock, ConsumerBuilder, ConsumerContext, Database, Delivery, HandlerError, Migration, Outbox, RetryPolicy,
-    TransactionalHandler, Tx,
+    Clock, ConsumerBuilder, ConsumerContext, Database, Delivery, HandlerError, Migration, Outbox, PlainHandler,
+    RetryPolicy, TransactionalHandler, Tx,
     config::KafkaConfig,
     consumer::{ConsumerMetrics, dead_letter::DeadLetter},
     producer::Producer,
@@ -49,6 +49,7 @@ impl TransactionalHandler for Deadly {
                 Command::new("kill").args(["-KILL", &pid]).status().map_err(HandlerError::retry)?;
                 std::future::pending::<()>().await;
             }
+            Some("slow") => tokio::time::sleep(Duration::from_secs(1)).await,
             // Long enough that the records of several keys run side by side.
             _ => tokio::time::sleep(Duration::from_millis(5)).await,
         }
@@ -74,6 +75,22 @@ impl TransactionalHandler for Deadly {
     }
 }
 
+/// A consumer without a database: what it may end the process with is counted nowhere.
+struct Neighbour;
+
+impl PlainHandler for Neighbour {
+    type Event = Note;
+
+    async fn handle(&self, delivery: &Delivery<Note>) -> Result<(), HandlerError> {
+        if delivery.event.text == "slow" {
+            // In the middle of what the other consumer does with the same record.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            std::process::abort();
+        }
+        Ok(())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the child of the tests below"]
 async fn child() {
@@ -83,8 +100,14 @@ async fn child() {
     let producer = Producer::new(&kafka).unwrap();
     let database = Database::connect_lazy(&setting(DATABASE)).unwrap();
     let builder = ConsumerBuilder::new(GROUP).transactional(&database, Deadly);
-    let context = ConsumerContext { kafka, producer, clock: Clock::system(), metrics: ConsumerMetrics::default() };
-    let consumer = builder.start(context).unwrap();
+    let context = || ConsumerContext {
+        kafka: kafka.clone(),
+        producer: producer.clone(),
+        clock: Clock::system(),
+        metrics: ConsumerMetrics::default(),
+    };
+    let consumer = builder.start(context()).unwrap();
+    let _neighbour = ConsumerBuilder::new("neighbour").plain(Neighbour).start(context()).unwrap();
     // Until the parent closes it.
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
     consumer.shutdown(Duration::from_secs(10)).await.unwrap();
@@ -165,12 +188,18 @@ async fn handled(database: &Database) -> BTreeMap<String, Vec<String>> {
     handled
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_ends_the_process_is_dead_lettered_after_its_attempts_and_all_others_are_handled() {
-    // The new protocol's sessions are the broker's, and the embedded one's are of 30 seconds.
+/// On the embedded broker, where a dead process's session ends soon.
+async fn scene() -> Scene {
     let mut scene = Scene::embedded().await;
+    // The new protocol's sessions are the broker's, and the embedded one's are of 30 seconds.
     let session = ["group.protocol=classic", "session.timeout.ms=3000", "heartbeat.interval.ms=500"];
     scene.kafka.settings.extend(session.map(str::to_owned));
+    scene
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_ends_the_process_is_dead_lettered_after_its_attempts_and_all_others_are_handled() {
+    let scene = scene().await;
     let test = TempDatabase::any().await;
     let database = test.migrated(&[HANDLED]).await;
     let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -206,6 +235,22 @@ async fn a_record_that_ends_the_process_is_dead_lettered_after_its_attempts_and_
     }
     assert_eq!(count(&database, "consumer_assignments").await, 0, "everything was given back");
     assert_eq!(count(&database, "consumer_crashes").await, 0, "there is nothing left to remember");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_alone_is_not_blamed_for_a_record_of_another_consumer_in_its_process() {
+    let scene = scene().await;
+    let test = TempDatabase::any().await;
+    let database = test.migrated(&[HANDLED]).await;
+    scene.publish("a", "slow").await;
+    for _ in 0..2 + RETRIES {
+        let mut process = Process::start(&scene, &test);
+        let died = eventually(PATIENCE, "death", async || process.ended().ok_or("it runs")).await;
+        assert!(died.signal().is_some(), "{died}");
+    }
+    assert_eq!(count(&database, "consumer_crashes").await, 0);
+    let dead = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM inbox WHERE dead_replay IS NOT NULL");
+    assert_eq!(dead.fetch_one(database.pool()).await.unwrap(), 0, "it was given up");
 }
 
 async fn rename(database: &Database, from: &str, to: &str) {
