@@ -147,11 +147,23 @@ const UNSORTED: &str = "(SELECT seq FROM outbox WHERE bucket IS NULL ORDER BY bu
 /// Selects the sequence numbers of the oldest rows: from each bucket by its index, and of those the oldest again. Nothing that
 /// came after a row without a bucket: that one may be of the same key.
 fn oldest(fences: &Fences, in_hand: &BTreeMap<Bucket, Vec<i64>>) -> String {
+    let not_in = |seqs: &[i64]| match seqs {
+        [] => String::new(),
+        seqs => format!("AND seq NOT IN ({}) ", list(seqs)),
+    };
+    if fences.len() == Buckets::all().len() {
+        // One relay has them all, as a rule: SQLite takes 600 µs for the other statement over an empty table, and 8 for this.
+        let in_hand: Vec<i64> = in_hand.values().flatten().copied().collect();
+        let (last, in_hand) = (i64::MAX, not_in(&in_hand));
+        return format!(
+            "SELECT seq FROM outbox WHERE seq < COALESCE({UNSORTED}, {last}) {in_hand}ORDER BY seq LIMIT {BATCH}"
+        );
+    }
     let mut sql = format!("WITH unsorted AS (SELECT COALESCE({UNSORTED}, {}) AS first) SELECT seq FROM (", i64::MAX);
     for (index, bucket) in fences.keys().enumerate() {
         let union = if index == 0 { "" } else { " UNION ALL " };
         let number = bucket.number();
-        let in_hand = in_hand.get(bucket).map_or(String::new(), |seqs| format!("AND seq NOT IN ({}) ", list(seqs)));
+        let in_hand = not_in(in_hand.get(bucket).map_or(&[], Vec::as_slice));
         write!(
             sql,
             "{union}SELECT seq FROM (SELECT seq FROM outbox WHERE bucket = {number} \
