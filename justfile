@@ -33,7 +33,7 @@ test *arguments:
 test-real:
     .ci/run servers real
 
-# chaos on real servers: CHAOS_SEED=n repeats a plan, CHAOS_ORDERS=n places so many
+# chaos on real servers: CHAOS_SEED=n repeats a plan, CHAOS_ORDERS=n places so many, CHAOS_RATE=n so many a second
 chaos orders="1000":
     # It starts its own servers; the variable only says that they are to be real.
     TEST_DATABASE_URL=own CHAOS_ORDERS={{orders}} cargo test -p end-to-end-tests --test it chaos -- --nocapture

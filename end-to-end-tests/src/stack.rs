@@ -162,7 +162,7 @@ impl Stack {
     /// # Errors
     /// When one is not within 60 s; the error shows its log.
     pub async fn wait_until_ready(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(120);
         for process in self.services.values().flatten() {
             loop {
                 let answer = self.http.get(format!("{}/ready", process.url())).send().await;

@@ -2,7 +2,8 @@
 //! and duplicates and poison flow, by a plan that a seed decides. Then everything comes to rest, and `eventctl verify`
 //! finds nothing.
 //!
-//! `CHAOS_SEED=n` repeats a plan (not the timing of the machine), `CHAOS_ORDERS=n` places so many, spread over the plan.
+//! `CHAOS_SEED=n` repeats a plan (not the timing of the machine), `CHAOS_ORDERS=n` places so many, and
+//! `CHAOS_RATE=n` so many a second (20, which two cores take beside the chaos with debug binaries).
 
 mod noise;
 mod placing;
@@ -35,8 +36,8 @@ async fn chaos_leaves_nothing_lost_doubled_or_reordered() {
     let real = stack.servers().are_real();
     let (default, least) = if real { (1000, Duration::from_secs(75)) } else { (60, Duration::from_secs(12)) };
     let orders = number("CHAOS_ORDERS").unwrap_or(default);
-    // As many as two cores take beside the chaos.
-    let lasts = least.max(Duration::from_millis(1000 * orders / 20));
+    let rate = number("CHAOS_RATE").unwrap_or(20).max(1);
+    let lasts = least.max(Duration::from_millis(1000 * orders / rate));
     println!(
         "chaos: CHAOS_SEED={seed} CHAOS_ORDERS={orders}, {lasts:?}, {}",
         if real { "real servers" } else { "embedded" }
