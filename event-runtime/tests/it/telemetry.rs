@@ -158,7 +158,7 @@ async fn one_trace_runs_from_a_request_through_the_outbox_and_a_topic_to_the_nex
 #[tokio::test]
 async fn one_trace_runs_through_retries_the_dead_letter_and_its_replay() {
     let (collector, url) = Collector::start().await;
-    let (dispatch, telemetry) = dispatch(&options(&url)).unwrap();
+    let (dispatch, telemetry) = of_this_thread(&url);
     let _default = tracing::dispatcher::set_default(&dispatch);
     let scene = consumer::scene::Scene::new().await;
     let consumer = scene.start(scene.transactional());
