@@ -45,6 +45,7 @@ pub fn command(arguments: &[&str]) -> Command {
         "EMAIL_SERVICE_URL",
         "PAYMENT_GATEWAY_URL",
         "MAILPIT_URL",
+        "DATABASE_URL",
     ];
     for variable in addresses {
         command.env_remove(variable);
