@@ -10,10 +10,12 @@ use event_runtime::{
 };
 use eventctl::chaos::{duplicates::copy_of, poison};
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
+use shared_events::header;
 
 const TOPICS: [&str; 5] = ["orders", "payments", "inventory", "mails", "order-deadlines"];
 /// Fewer than what the guard against floods of dead letters would stop a consumer at.
 const MOST_POISON: u64 = 40;
+const OWN_KEY: &str = "poison";
 
 /// Publishes them, and counts.
 pub struct Noise {
@@ -39,15 +41,20 @@ impl Noise {
         }
     }
 
-    /// Writes what no handler can read, under a key of its own or under that of an order.
+    /// Writes what no handler can read, under the key of an order, or, where its headers are those of an event, under a key of its
+    /// own: `verify` would count it among the order's events.
     pub async fn poison(&mut self, random: &mut StdRng) {
         if self.poison >= MOST_POISON {
             return;
         }
         let topic = *TOPICS.choose(random).expect("there are topics");
         let of_an_order = self.records(topic, Position::Last(1)).await.into_iter().find_map(|record| record.key);
-        let key = of_an_order.and_then(|key| String::from_utf8(key).ok()).unwrap_or_else(|| "poison".to_owned());
-        self.publish(poison::record(random.random(), topic, &key)).await;
+        let key = of_an_order.and_then(|key| String::from_utf8(key).ok()).unwrap_or_else(|| OWN_KEY.to_owned());
+        let mut record = poison::record(random.random(), topic, &key);
+        if record.headers.iter().any(|(name, _)| name == header::TYPE) {
+            record.key = Some(OWN_KEY.as_bytes().to_vec());
+        }
+        self.publish(record).await;
         self.poison += 1;
     }
 
