@@ -12,7 +12,7 @@ use tracing::{Instrument, Span};
 
 use super::{
     dead_letter::{dead_letter, without_value},
-    kinds::{Answer, Attempt, Handled},
+    kinds::{Answer, Attempt, Handled, Handler},
     metrics::{ConsumerMetrics, EventLabels, RecordLabels},
     router::{Content, Job, UndecodableError},
 };
@@ -120,7 +120,7 @@ impl Runner {
                 origin = %job.record.origin,
                 "the process ended while the handler took note of the dead letter; going on without"
             );
-            return Outcome::Buried;
+            return self.bury_untold(job, attempts, handler.as_ref()).await;
         }
         match self.contained(CONTENTION_REPEATS, || handler.exhausted(self.attempt(job, attempts, true), error)).await {
             Ok(()) => Outcome::Buried,
@@ -131,16 +131,18 @@ impl Runner {
                     error = %Chain(&failure),
                     "the handler cannot take note of the dead letter; going on without"
                 );
-                Outcome::Buried
+                self.bury_untold(job, attempts, handler.as_ref()).await
             }
-            Err(failure) => {
-                tracing::error!(
-                    origin = %job.record.origin,
-                    error = %Chain(&failure),
-                    "the handler could not take note of the dead letter; trying again"
-                );
-                Outcome::BuryFailed
-            }
+            Err(failure) => not_noted(job, &failure),
+        }
+    }
+
+    /// The end of a record whose handler cannot be told. Before its offset is committed the process may end once more,
+    /// because of another record: this one must not be handled again then.
+    async fn bury_untold(&self, job: &Job, attempts: u32, handler: &dyn Handler) -> Outcome {
+        match self.contained(CONTENTION_REPEATS, || handler.note_dead(self.attempt(job, attempts, true))).await {
+            Ok(()) => Outcome::Buried,
+            Err(failure) => not_noted(job, &failure),
         }
     }
 
@@ -215,6 +217,15 @@ impl Runner {
         }
         span
     }
+}
+
+fn not_noted(job: &Job, failure: &HandlerError) -> Outcome {
+    tracing::error!(
+        origin = %job.record.origin,
+        error = %Chain(failure),
+        "the handler could not take note of the dead letter; trying again"
+    );
+    Outcome::BuryFailed
 }
 
 /// What a panic said.

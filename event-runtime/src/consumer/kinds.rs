@@ -68,6 +68,12 @@ pub(super) trait Handler: Send + Sync {
         let _ = (attempt, error);
         Box::pin(async { Ok(()) })
     }
+
+    /// Only notes that in the inbox, for a handler that cannot be told.
+    fn note_dead<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, ()> {
+        let _ = attempt;
+        Box::pin(async { Ok(()) })
+    }
 }
 
 pub(super) struct Transactional<H> {
@@ -116,6 +122,10 @@ impl<H: TransactionalHandler> Handler for Transactional<H> {
             self.handler.exhausted(&mut tx, &mut outbox, &delivery, error).await?;
             Ok(self.database.commit(tx, outbox).await?)
         })
+    }
+
+    fn note_dead<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, ()> {
+        Box::pin(async move { Ok(attempt.note_dead(&self.database).await?) })
     }
 }
 
@@ -168,6 +178,10 @@ impl<H: EffectHandler> Handler for Effect<H> {
             Ok(self.database.commit(tx, outbox).await?)
         })
     }
+
+    fn note_dead<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, ()> {
+        Box::pin(async move { Ok(attempt.note_dead(&self.database).await?) })
+    }
 }
 
 pub(super) struct Plain<H>(pub(super) H);
@@ -214,6 +228,13 @@ impl Attempt<'_> {
             last_attempt: self.last_attempt,
             now: self.now,
         })
+    }
+
+    async fn note_dead(&self, database: &Database) -> Result<(), sqlx::Error> {
+        let Some(envelope) = self.envelope else { return Ok(()) };
+        let mut tx = database.begin().await?;
+        inbox::record(&mut tx, self.group, envelope.id, self.replay, Fate::Dead, self.now).await?;
+        tx.commit().await
     }
 
     /// Begins the transaction that decides the event's `fate`: with its inbox row, and an outbox for what follows. `None`

@@ -146,7 +146,10 @@ impl Script {
 /// The script, in a transaction. Tries a failed note twice again, soon.
 pub struct Transactional(pub Script);
 
-pub const RETRY: RetryPolicy = RetryPolicy::limited(2).backoff(Duration::from_millis(100), Duration::from_millis(300));
+/// The first one and the retries.
+pub const RETRY_ATTEMPTS: u32 = 3;
+pub const RETRY: RetryPolicy =
+    RetryPolicy::limited(RETRY_ATTEMPTS - 1).backoff(Duration::from_millis(100), Duration::from_millis(300));
 
 impl TransactionalHandler for Transactional {
     type Event = Note;
