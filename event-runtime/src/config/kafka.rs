@@ -1,6 +1,6 @@
 use std::fmt;
 
-use rdkafka::{ClientConfig, error::KafkaError};
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 
 use super::redact::is_secret;
 
@@ -64,6 +64,10 @@ impl KafkaConfig {
             };
             needs_tls(key, value)?;
             client.set(key, value);
+            if key == "debug" {
+                // Otherwise rdkafka keeps back what librdkafka says below the level of a notice.
+                client.set_log_level(RDKafkaLogLevel::Debug);
+            }
         }
         client.create_native_config().map_err(|error| ConfigError::from_client(&error))?;
         Ok(client)

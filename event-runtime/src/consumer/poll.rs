@@ -41,8 +41,6 @@ const BATCH: Batch = Batch { records: 500, bytes: 1 << 20 };
 const BATCHES_A_BUDGET: usize = 10;
 /// Offsets are committed this often; more would only repeat after a crash.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
-/// With all brokers gone, poll returns errors at once.
-const ERROR_PAUSE: Duration = Duration::from_millis(200);
 /// How long errors go on before they are worth a log line.
 const ERROR_GRACE: Duration = Duration::from_millis(500);
 /// Between two log lines about errors that go on.
@@ -227,10 +225,9 @@ impl Polling<'_> {
                     tracing::error!(group = self.context().group, error = %code, "the Kafka client failed for good");
                     return Ended::Failed;
                 }
-                Err(error) => {
-                    self.errors.note(self.context().group, &error);
-                    thread::sleep(ERROR_PAUSE);
-                }
+                // At once on to the next: while the brokers are away librdkafka queues dozens of errors a second, and
+                // what comes after them, such as a new assignment, waits behind them.
+                Err(error) => self.errors.note(self.context().group, &error),
             }
         }
     }

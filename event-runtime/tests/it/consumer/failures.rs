@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,6 +16,10 @@ use event_runtime::{
 };
 use rdkafka::types::RDKafkaRespErr;
 use test_support::eventually;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
 
 use super::scene::{GROUP, Note, PATIENCE, Scene, Script};
 
@@ -83,6 +90,40 @@ async fn a_broker_that_comes_back_is_read_again() {
     scene.script.wait_for(2).await;
     assert_eq!(scene.script.of_key("a"), ["before", "after"]);
     consumer.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+/// A way to the broker that breaks off every connection until it is opened.
+async fn gate(broker: String) -> (String, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let open = Arc::new(AtomicBool::new(false));
+    let is_open = open.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            if is_open.load(Ordering::SeqCst) {
+                let mut server = TcpStream::connect(&broker).await.unwrap();
+                tokio::spawn(async move { copy_bidirectional(&mut client, &mut server).await });
+            }
+        }
+    });
+    (address, open)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_after_an_outage_does_not_wait_behind_the_errors_of_it() {
+    let mut scene = Scene::embedded().await;
+    scene.publish("a", "ok").await;
+    let broker = scene.kafka.brokers.split(',').next().unwrap().to_owned();
+    let (address, open) = gate(broker).await;
+    scene.kafka.brokers = address;
+    // Hundreds of failed connections a second.
+    scene.kafka.settings.extend(["reconnect.backoff.ms=1", "reconnect.backoff.max.ms=2"].map(str::to_owned));
+    let _consumer = scene.start(scene.plain());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let back = Instant::now();
+    open.store(true, Ordering::SeqCst);
+    scene.script.wait_for(1).await;
+    println!("read after {:?}", back.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
