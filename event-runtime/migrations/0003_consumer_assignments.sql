@@ -7,6 +7,9 @@ CREATE TABLE consumer_assignments (
     assigned_at BIGINT NOT NULL,
     -- The offset of the record that is attempted alone.
     attempting BIGINT,
+    -- How many owners in a row died before the partition was handled beyond the offset below.
+    deaths BIGINT NOT NULL DEFAULT 0,
+    reached BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (consumer_group, topic, partition)
 );
 

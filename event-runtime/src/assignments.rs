@@ -25,23 +25,29 @@ pub(crate) struct Assignments {
 impl Assignments {
     /// Notes that these partitions are ours. How each was left, in their order.
     ///
-    /// One that is still alive may be taken for dead, as when a partition is lost: its records are then handled with more
-    /// care than they need.
+    /// One that is still alive may be taken for dead, as when a partition is lost: after another death its records are then
+    /// handled with more care than they need.
     pub(crate) async fn take(&self, partitions: &[Partition], now: Timestamp) -> Result<Vec<Legacy>, sqlx::Error> {
         let mut tx = self.database.begin().await?;
         let mut legacies: HashMap<&Partition, Legacy> =
             partitions.iter().map(|partition| (partition, Legacy::default())).collect();
         let left = sqlx::query(
-            "SELECT topic, partition, attempting FROM consumer_assignments WHERE consumer_group = $1 AND owner <> $2",
+            "SELECT topic, partition, owner, attempting, deaths, reached FROM consumer_assignments \
+             WHERE consumer_group = $1",
         )
         .bind(self.group)
-        .bind(&self.owner)
         .fetch_all(tx.conn())
         .await?;
         for row in &left {
             let partition = partition(row)?;
             let Some(legacy) = legacies.get_mut(&partition) else { continue };
-            legacy.crashed = true;
+            let deaths = u32::try_from(row.try_get::<i64, _>("deaths")?).unwrap_or(u32::MAX);
+            legacy.reached = row.try_get("reached")?;
+            if row.try_get::<String, _>("owner")? == self.owner {
+                legacy.deaths = deaths;
+                continue;
+            }
+            legacy.deaths = deaths.saturating_add(1);
             legacy.culprit = row.try_get("attempting")?;
             if let Some(offset) = legacy.culprit {
                 sqlx::query(
@@ -63,7 +69,9 @@ impl Assignments {
         let upsert = format!(
             "INSERT INTO consumer_assignments (consumer_group, owner, assigned_at, topic, partition) VALUES {} \
              ON CONFLICT (consumer_group, topic, partition) DO UPDATE \
-             SET owner = excluded.owner, assigned_at = excluded.assigned_at, attempting = NULL",
+             SET owner = excluded.owner, assigned_at = excluded.assigned_at, attempting = NULL, \
+                 deaths = consumer_assignments.deaths \
+                     + CASE WHEN consumer_assignments.owner = excluded.owner THEN 0 ELSE 1 END",
             pairs("$1, $2, $3, ", 4, partitions.len())
         );
         let upsert =
@@ -86,6 +94,23 @@ impl Assignments {
         }
         tx.commit().await?;
         Ok(partitions.iter().map(|partition| legacies.get(partition).cloned().unwrap_or_default()).collect())
+    }
+
+    /// Notes that the partition is handled up to `reached`: whatever its owners before died of, that one has got further.
+    pub(crate) async fn outlive(&self, partition: &Partition, reached: i64) -> Result<(), sqlx::Error> {
+        let mut tx = self.database.begin().await?;
+        sqlx::query(
+            "UPDATE consumer_assignments SET deaths = 0, reached = $1 \
+             WHERE consumer_group = $2 AND topic = $3 AND partition = $4 AND owner = $5",
+        )
+        .bind(reached)
+        .bind(self.group)
+        .bind(&*partition.topic)
+        .bind(i64::from(partition.number))
+        .bind(&self.owner)
+        .execute(tx.conn())
+        .await?;
+        tx.commit().await
     }
 
     /// Notes that these partitions are ours no longer, with nothing of them in hand.
@@ -206,8 +231,8 @@ mod tests {
         numbers.map(|number| Partition { topic: "orders".into(), number }).collect()
     }
 
-    fn legacy(crashed: bool, culprit: Option<i64>, crashes: &[(i64, u32)]) -> Legacy {
-        Legacy { crashed, culprit, crashes: crashes.iter().copied().collect() }
+    fn legacy(deaths: u32, culprit: Option<i64>, crashes: &[(i64, u32)]) -> Legacy {
+        Legacy { deaths, reached: 0, culprit, crashes: crashes.iter().copied().collect() }
     }
 
     /// Makes members of a group on a database of its own.
@@ -227,21 +252,42 @@ mod tests {
         let (_folder, member) = members().await;
         let (first, second) = (member("first"), member("second"));
         let take = async |member: &Assignments| member.take(&partitions(0..3), NOW).await.unwrap();
-        assert_eq!(take(&first).await, [legacy(false, None, &[]), legacy(false, None, &[]), legacy(false, None, &[])]);
-        assert_eq!(take(&first).await[0], legacy(false, None, &[]), "its own: it is alive");
+        assert_eq!(take(&first).await, [legacy(0, None, &[]), legacy(0, None, &[]), legacy(0, None, &[])]);
+        assert_eq!(take(&first).await[0], legacy(0, None, &[]), "its own: it is alive");
         first.give_back(&partitions(1..3)).await.unwrap();
-        assert_eq!(take(&second).await, [legacy(true, None, &[]), legacy(false, None, &[]), legacy(false, None, &[])]);
+        assert_eq!(take(&second).await, [legacy(1, None, &[]), legacy(0, None, &[]), legacy(0, None, &[])]);
 
         // The first one was alive after all, and late.
         first.give_back(&partitions(0..3)).await.unwrap();
         first.begin_alone(&partitions(0..1)[0], 7).await.unwrap();
         first.give_back_all().await.unwrap();
         let third = member("third");
-        assert_eq!(take(&third).await, [legacy(true, None, &[]), legacy(true, None, &[]), legacy(true, None, &[])]);
+        assert_eq!(take(&third).await, [legacy(2, None, &[]), legacy(1, None, &[]), legacy(1, None, &[])]);
         third.give_back_all().await.unwrap();
-        assert_eq!(take(&second).await[0], legacy(false, None, &[]));
+        assert_eq!(take(&second).await[0], legacy(0, None, &[]));
         let other = Assignments { group: "mails-service", ..member("fourth") };
-        assert_eq!(take(&other).await[0], legacy(false, None, &[]), "another group's are its own");
+        assert_eq!(take(&other).await[0], legacy(0, None, &[]), "another group's are its own");
+    }
+
+    #[tokio::test]
+    async fn deaths_in_a_row_are_counted_until_an_owner_gets_further() {
+        let (_folder, member) = members().await;
+        let partitions = partitions(0..2);
+        let take = async |owner: &str| {
+            let member = member(owner);
+            let legacies = member.take(&partitions, NOW).await.unwrap();
+            ((legacies[0].deaths, legacies[0].reached, legacies[1].deaths), member)
+        };
+        take("first").await;
+        let (left, second) = take("second").await;
+        assert_eq!(left, (1, 0, 1));
+        second.outlive(&partitions[0], 7).await.unwrap();
+        let (left, third) = take("third").await;
+        assert_eq!(left, (1, 7, 2));
+        second.outlive(&partitions[0], 8).await.unwrap();
+        assert_eq!(take("third").await.0, (1, 7, 2), "an earlier owner is late, and this one is alive");
+        third.give_back_all().await.unwrap();
+        assert_eq!(take("fourth").await.0, (0, 0, 0));
     }
 
     #[tokio::test]
@@ -252,7 +298,7 @@ mod tests {
         let take = async |owner: &str| {
             let member = member(owner);
             let legacies = member.take(&partitions, NOW).await.unwrap();
-            assert_eq!(legacies[1].crashes, legacy(false, None, &[]).crashes, "the other one is above suspicion");
+            assert_eq!(legacies[1].crashes, legacy(0, None, &[]).crashes, "the other one is above suspicion");
             (legacies[0].clone(), member)
         };
         let (_, first) = take("first").await;
@@ -260,19 +306,19 @@ mod tests {
         first.end_alone(partition, 5, false).await.unwrap();
         first.begin_alone(partition, 6).await.unwrap();
         let (left, second) = take("second").await;
-        assert_eq!(left, legacy(true, Some(6), &[(6, 1)]), "the process outlived the attempt at 5");
+        assert_eq!(left, legacy(1, Some(6), &[(6, 1)]), "the process outlived the attempt at 5");
         second.begin_alone(partition, 6).await.unwrap();
         let (left, third) = take("third").await;
-        assert_eq!(left, legacy(true, Some(6), &[(6, 2)]));
+        assert_eq!(left, legacy(2, Some(6), &[(6, 2)]));
         third.begin_alone(partition, 9).await.unwrap();
         third.end_alone(partition, 9, true).await.unwrap();
         let (left, fourth) = take("fourth").await;
-        assert_eq!(left, legacy(true, None, &[(6, 2)]), "it died of something else");
+        assert_eq!(left, legacy(3, None, &[(6, 2)]), "it died of something else");
         fourth.begin_alone(partition, 6).await.unwrap();
         fourth.end_alone(partition, 6, true).await.unwrap();
         fourth.give_back_all().await.unwrap();
         let (left, fifth) = take("fifth").await;
-        assert_eq!(left, legacy(false, None, &[]), "6 is done");
+        assert_eq!(left, legacy(0, None, &[]), "6 is done");
 
         fifth.begin_alone(partition, 8).await.unwrap();
         let (_, last) = take("last").await;

@@ -4,7 +4,12 @@
 //!
 //! Without a database (a consumer with plain handlers only) there is nothing to keep it in.
 
-use std::{collections::VecDeque, future::pending, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    future::pending,
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio::{
@@ -23,7 +28,7 @@ use crate::{
 
 /// Between two attempts to take partitions over while the database is away.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How long the end of a consumer waits for its rows to go. They may stay: the next owner is careful in vain.
+/// How long the end of a consumer waits for its rows to go. They may stay: that counts as a death.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Who runs alone keeps this to itself. A process dies as a whole, so this is one for all of its consumers: else a record
@@ -43,12 +48,15 @@ pub(super) struct Custody {
     /// What could not be taken, and is to be tried again then.
     again: Vec<Request>,
     again_at: Instant,
+    /// Our partitions whose last owner died, and how far they had to be handled for that to be forgotten.
+    unproven: HashMap<Partition, i64>,
     /// Whether the log says that partitions wait.
     complained: bool,
 }
 
 enum Request {
     Take(Vec<Partition>, Generation),
+    Outlive(Partition, i64),
     GiveBack(Vec<Partition>),
 }
 
@@ -69,6 +77,7 @@ impl Custody {
             running: None,
             again: Vec::new(),
             again_at: Instant::now(),
+            unproven: HashMap::new(),
             complained: false,
         }
     }
@@ -84,7 +93,18 @@ impl Custody {
         }
     }
 
+    /// One of our partitions is now handled up to `offset`: if that is further than ever, its owner's death is past.
+    pub(super) fn got_to(&mut self, partition: &Partition, offset: i64) {
+        if self.unproven.get(partition).is_some_and(|reached| *reached < offset) {
+            self.unproven.remove(partition);
+            self.queue.push_back(Request::Outlive(partition.clone(), offset));
+        }
+    }
+
     pub(super) fn give_back(&mut self, partitions: Vec<Partition>) {
+        for partition in &partitions {
+            self.unproven.remove(partition);
+        }
         if self.holds() && !partitions.is_empty() {
             self.queue.push_back(Request::GiveBack(partitions));
         }
@@ -132,7 +152,12 @@ impl Custody {
                 let ended = running.await;
                 self.running = None;
                 // Nothing in there panics, and nobody aborts it.
-                return ended.ok().flatten();
+                let taken = ended.ok().flatten();
+                if let Some(Taken { partitions, outcome: Ok(legacies), .. }) = &taken {
+                    let died = partitions.iter().zip(legacies).filter(|(_, legacy)| legacy.deaths > 0);
+                    self.unproven.extend(died.map(|(partition, legacy)| (partition.clone(), legacy.reached)));
+                }
+                return taken;
             }
             if let Some(request) = self.queue.pop_front() {
                 self.start(request, now);
@@ -152,6 +177,12 @@ impl Custody {
                 Request::Take(partitions, generation) => {
                     let outcome = rows.take(&partitions, now).await;
                     Some(Taken { partitions, generation, outcome })
+                }
+                Request::Outlive(partition, offset) => {
+                    if let Err(error) = rows.outlive(&partition, offset).await {
+                        tracing::debug!(group = rows.group, %partition, offset, error = %Chain(&error), "a death is not forgotten");
+                    }
+                    None
                 }
                 Request::GiveBack(partitions) => {
                     if let Err(error) = rows.give_back(&partitions).await {
@@ -213,7 +244,6 @@ fn left(group: &str, error: &sqlx::Error) {
     tracing::warn!(
         group,
         error = %Chain(error),
-        "the database does not know that partitions were given back: their next owner handles their first records one at \
-         a time"
+        "the database does not know that partitions were given back: their next owner takes us for dead"
     );
 }

@@ -376,13 +376,17 @@ impl Dispatcher {
         match outcome {
             Ok(legacies) => {
                 for (partition, legacy) in partitions.into_iter().zip(legacies) {
-                    if legacy.crashed {
+                    if legacy.is_suspect() {
+                        let deaths = legacy.deaths;
                         tracing::warn!(
                             group,
                             %partition,
-                            "its last owner ended without giving it back: the records it may have had in hand are handled \
-                             one at a time"
+                            deaths,
+                            "its last owners ended without giving it back and got no further: the records they may have had \
+                             in hand are handled one at a time"
                         );
+                    } else if legacy.deaths > 0 {
+                        tracing::info!(group, %partition, "its last owner ended without giving it back");
                     }
                     if let Some(offset) = legacy.culprit {
                         let labels = RecordLabels { group, topic: partition.topic.to_string() };
@@ -429,6 +433,7 @@ impl Dispatcher {
 
     fn tell_poll_thread(&mut self) {
         for (partition, generation, offset) in self.scheduler.new_watermarks() {
+            self.custody.got_to(&partition, offset);
             self.commands.commit(partition, generation, offset);
         }
         if self.work.closing.is_none() {

@@ -1,8 +1,8 @@
 //! Records that may have ended the process: an abort, no memory, a kill from outside.
 //!
-//! A partition is *held* until it is known how its earlier owner left it ([`Scheduler::admit`]). When that one ended
-//! without giving it back, one of its records in hand may be the cause, and nobody knows which: the partition is
-//! *careful*. A careful record is attempted alone, nothing else of the scheduler beside it, so that whoever starts the
+//! A partition is *held* until it is known how its earlier owner left it ([`Scheduler::admit`]). One that ended without
+//! giving it back may have been killed by anybody. But when the next one ends as well before the partition was handled
+//! any further, one of the records in hand may be the cause, and nobody knows which: the partition is *careful*. A careful record is attempted alone, nothing else of the scheduler beside it, so that whoever starts the
 //! attempt can note durably which record it is and another death has a culprit. From then on the record is careful
 //! wherever it turns up, its deaths count as attempts, and after the last it is dead-lettered without its handler.
 //!
@@ -20,12 +20,22 @@ use super::{Generation, Lane, Partition, Scheduler, batch::Batching, partition::
 /// How an earlier owner left a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Legacy {
-    /// It ended without giving the partition back.
-    pub crashed: bool,
+    /// How many owners in a row ended without giving it back, and without handling it beyond `reached`.
+    pub deaths: u32,
+    /// Everything below was handled before.
+    pub reached: i64,
     /// How often a record has ended the process that handled it alone, by offset.
     pub crashes: BTreeMap<i64, u32>,
     /// The record that the owner before was attempting alone when it ended.
     pub culprit: Option<i64>,
+}
+
+impl Legacy {
+    /// Whether one of the partition's records may be the cause: nobody kills the same one twice at the same place, and a
+    /// culprit's neighbours were in the same hands.
+    pub fn is_suspect(&self) -> bool {
+        self.deaths > 1 || self.culprit.is_some()
+    }
 }
 
 /// A record that has ended its process too often.
@@ -108,7 +118,7 @@ impl<T: Clone> Scheduler<T> {
         // The dead one may have had that many in a transaction.
         let batch = self.batching.as_ref().map_or(0, Batching::most);
         let left = self.limits.concurrency.saturating_mul(PER_ATTEMPT).max(batch);
-        let left = if legacy.crashed { left } else { 0 };
+        let left = if legacy.is_suspect() { left } else { 0 };
         let end = assignment.extent.map(|extent| extent.end);
         assignment.suspicion = Suspicion { left, end, crashes: legacy.crashes };
         assignment.held = false;

@@ -68,6 +68,7 @@ fn explore(faults: Faults) -> Counts {
                 sum.floods += counts.floods;
                 sum.deaths += counts.deaths;
                 sum.unsolved += counts.unsolved;
+                sum.outlived += counts.outlived;
                 sum.shared += counts.shared;
             }
             Err(panic) => {

@@ -10,8 +10,10 @@ fn held() -> Bench {
     bench
 }
 
+/// After two deaths in a row, or none.
 fn admit(bench: &mut Bench, crashed: bool, crashes: &[(i64, u32)]) {
-    let legacy = Legacy { crashed, crashes: crashes.iter().copied().collect(), culprit: None };
+    let deaths = if crashed { 2 } else { 0 };
+    let legacy = Legacy { deaths, crashes: crashes.iter().copied().collect(), ..Legacy::default() };
     bench.scheduler.admit(&partition(0), 1, legacy);
 }
 
@@ -75,6 +77,20 @@ fn after_a_crash_records_run_alone_until_enough_are_done() {
     }
     assert_eq!(bench.scheduler.careful(), 0, "eight were done that were not before");
     assert_eq!(bench.start_all(), [9, 10]);
+}
+
+#[test]
+fn one_death_is_an_accident_unless_its_cause_is_known() {
+    for (legacy, expected) in [
+        (Legacy { deaths: 1, ..Legacy::default() }, &[0, 1][..]),
+        (Legacy { deaths: 2, ..Legacy::default() }, &[0][..]),
+        (Legacy { deaths: 1, culprit: Some(7), ..Legacy::default() }, &[0][..]),
+    ] {
+        let mut bench = held();
+        bench.offer_all(&[(0, "a"), (1, "b")]);
+        bench.scheduler.admit(&partition(0), 1, legacy.clone());
+        assert_eq!(bench.start_all(), expected, "{legacy:?}");
+    }
 }
 
 #[test]

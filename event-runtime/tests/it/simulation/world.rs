@@ -121,6 +121,8 @@ pub struct Counts {
     pub deaths: u64,
     /// Of these, by a record that was not known to be at fault afterwards.
     pub unsolved: u64,
+    /// How often a partition got further after a death.
+    pub outlived: u64,
     /// Transactions that records shared.
     pub shared: u64,
 }
@@ -449,6 +451,7 @@ impl World {
         for (partition, generation, offset) in self.scheduler.new_watermarks() {
             assert_eq!(self.owned[&partition].0, generation, "only owned partitions are committed");
             self.committed_to(&partition, offset);
+            self.got_to(&partition, offset);
         }
     }
 
