@@ -35,6 +35,7 @@ mod poll;
 mod progress;
 mod rebalance;
 mod router;
+mod verdicts;
 mod watchdog;
 
 use std::{

@@ -1,12 +1,16 @@
-//! What a handler depends on, and whether it is away.
+//! What a handler depends on, and whether it is away; what follows from a failure.
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
-use super::{Lane, Partition, partition::Assignment};
-use crate::RetryPolicy;
+use super::{
+    Generation, Lane, Next, Partition, Scheduler, Start, Ticket, Verdict,
+    partition::{Assignment, Stage, Waits},
+};
+use crate::{HandlerError, RetryPolicy};
 
 /// The pause between probes: 100 ms, doubled up to 5 s.
 const PROBE: RetryPolicy = RetryPolicy::unlimited().backoff(Duration::from_millis(100), Duration::from_secs(5));
@@ -143,6 +147,109 @@ impl Dependency {
             outage.probing = Some(ticket);
             outage.due = false;
         }
+    }
+}
+
+impl<T: Clone> Scheduler<T> {
+    pub(super) fn next_probe(&mut self) -> Option<Next<T>> {
+        let (handler, HeldLane { partition, lane }) = self
+            .dependencies
+            .iter_mut()
+            .find_map(|(handler, dependency)| Some((*handler, dependency.take_probe(&self.partitions)?)))?;
+        let alone = self.waits_to_be_alone(&partition, &lane);
+        let generation = self.partitions.get(&partition)?.generation;
+        if alone {
+            self.dependencies.get_mut(&handler)?.put_back(HeldLane { partition, lane });
+            return Some(Next::Alone);
+        }
+        let start = self.start(None, partition, generation, lane);
+        if let Some(dependency) = self.dependencies.get_mut(&handler) {
+            dependency.probing(start.ticket.0);
+        }
+        Some(Next::Probe(start))
+    }
+
+    /// Holds the ready lanes whose dependency is away, so that they are among those that may probe.
+    pub(super) fn hold_ready(&mut self) {
+        for (partition, assignment) in self.partitions.iter_mut().filter(|(_, assignment)| !assignment.held) {
+            let Assignment { ready, lanes, .. } = assignment;
+            ready.retain(|lane| {
+                let Some(state) = lanes.get_mut(lane) else { return false };
+                let Some(head) = state.queue.front().filter(|head| matches!(head.stage, Stage::Handle)) else {
+                    return true;
+                };
+                // A lane that waits for its key's old attempt finds that out at its turn.
+                let busy = self.busy.contains_key(&(partition.clone(), lane.clone()));
+                let away = self.dependencies.get_mut(&head.handler).filter(|it| it.is_away() && !busy);
+                let Some(dependency) = away else { return true };
+                let held = HeldLane { partition: partition.clone(), lane: lane.clone() };
+                dependency.hold(held, head.unavailable_after.is_none());
+                state.waits = Waits::Dependency;
+                false
+            });
+        }
+    }
+
+    pub(super) fn start_or_hold(
+        &mut self,
+        partition: Partition,
+        generation: Generation,
+        lane: Lane,
+    ) -> Option<Start<T>> {
+        if self.busy.contains_key(&(partition.clone(), lane.clone())) {
+            // An older generation's attempt at this key has not ended yet; its end wakes the lane.
+            self.lane(&partition, &lane).waits = Waits::Predecessor;
+            return None;
+        }
+        let head = self.head(&partition, &lane);
+        let (handler, fresh) = (head.handler, head.unavailable_after.is_none());
+        if matches!(head.stage, Stage::Handle)
+            && let Some(dependency) = self.dependencies.get_mut(&handler)
+            && dependency.is_away()
+        {
+            dependency.hold(HeldLane { partition: partition.clone(), lane: lane.clone() }, fresh);
+            self.lane(&partition, &lane).waits = Waits::Dependency;
+            return None;
+        }
+        Some(self.start(None, partition, generation, lane))
+    }
+
+    pub(super) fn failed(
+        &mut self,
+        ticket: Ticket,
+        (partition, generation, lane): (Partition, Generation, Lane),
+        error: HandlerError,
+        now: Duration,
+        random: f64,
+    ) -> Verdict {
+        let last_ticket = self.last_ticket;
+        let unavailable = matches!(error, HandlerError::Unavailable(_));
+        let rejected = matches!(error, HandlerError::Reject(_));
+        let head = self.head(&partition, &lane);
+        head.last_error = Some(Arc::new(error));
+        if unavailable {
+            let before = head.unavailable_after.replace(last_ticket);
+            let handler = head.handler;
+            let dependency = self.dependencies.entry(handler).or_default();
+            // Others have passed since this record last said that nothing can: it is this record, not the dependency.
+            let alone = !dependency.is_away() && before.is_some_and(|before| dependency.has_succeeded_since(before));
+            if !alone {
+                let began = dependency.unavailable(ticket.0, last_ticket, now);
+                dependency.hold(HeldLane { partition: partition.clone(), lane: lane.clone() }, false);
+                self.lane(&partition, &lane).waits = Waits::Dependency;
+                return Verdict::Unavailable { began };
+            }
+        }
+        let head = self.head(&partition, &lane);
+        if rejected || head.retry.is_last(head.attempt) {
+            head.stage = Stage::Bury { failures: 0 };
+            self.make_ready(&partition, lane);
+            return Verdict::Bury;
+        }
+        let pause = head.retry.pause_after(head.attempt, random);
+        head.attempt += 1;
+        self.wait(&partition, generation, lane, now + pause);
+        Verdict::Retry { pause }
     }
 }
 
