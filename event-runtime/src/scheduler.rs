@@ -8,8 +8,9 @@
 //!   waits for an older generation's attempt at its key to end.
 //! - A partition that is given back is *drained*: of what was not begun only *gaps* are, records below one that was, as
 //!   long as nothing below them waits. What is handled above a gap cannot be committed and would be handled again.
-//! - While a handler's dependency is away ([`HandlerError::Unavailable`]), its records are held and one at a time
-//!   probes; see [`outage`](self::Verdict::Unavailable).
+//! - While a handler's dependency is away ([`HandlerError::Unavailable`](crate::HandlerError::Unavailable)), its records
+//!   are held and one at a time probes; see [`outage`](self::Verdict::Unavailable).
+//! - Failures of most keys are such an outage as well, whatever the handler says; see [`BreakerLimits`].
 //! - A flood of dead letters stops everything for a while; see [`FloodLimits`].
 //! - What may have ended the process runs alone; see [`Legacy`].
 //! - Records that may share a transaction do so when several are ready; see [`Scheduler::join`].
@@ -17,6 +18,7 @@
 //! What it leaves out: order across topics.
 
 mod batch;
+mod breaker;
 mod careful;
 mod flood;
 mod messages;
@@ -34,11 +36,13 @@ use std::{
 
 use self::{
     batch::Batching,
+    breaker::Breakers,
     flood::FloodGuard,
-    outage::{Dependency, HeldLane},
+    outage::Dependency,
     partition::{Assignment, LaneState, Pending},
 };
 pub use self::{
+    breaker::BreakerLimits,
     careful::{CrashedError, Legacy},
     flood::{Flood, FloodLimits},
     messages::{
@@ -71,6 +75,7 @@ pub struct Scheduler<T> {
     busy: HashMap<(Partition, Lane), usize>,
     dependencies: HashMap<usize, Dependency>,
     guard: Option<FloodGuard>,
+    breakers: Option<Breakers>,
     batching: Option<Batching>,
     /// As of the last [`Scheduler::advance`].
     now: Duration,
@@ -112,6 +117,7 @@ impl<T: Clone> Scheduler<T> {
             busy: HashMap::new(),
             dependencies: HashMap::new(),
             guard: None,
+            breakers: None,
             batching: None,
             now: Duration::ZERO,
         }
@@ -120,6 +126,11 @@ impl<T: Clone> Scheduler<T> {
     /// Stops at a flood of dead letters.
     pub fn guarded(self, limits: FloodLimits) -> Scheduler<T> {
         Scheduler { guard: Some(FloodGuard::new(limits)), ..self }
+    }
+
+    /// Takes failures of most keys for an outage.
+    pub fn breaking(self, limits: BreakerLimits) -> Scheduler<T> {
+        Scheduler { breakers: Some(Breakers::new(limits)), ..self }
     }
 
     /// A partition is ours from now on.
@@ -274,15 +285,10 @@ impl<T: Clone> Scheduler<T> {
                 Outcome::Failed(_) | Outcome::BuryFailed | Outcome::RolledBack => {}
             }
         }
-        let mut outage_ended = None;
-        if matches!(outcome, Outcome::Handled { proves_dependency: true })
-            && let Some((lasted, held)) = dependency.succeeded(ticket.0, now)
-        {
-            outage_ended = Some(lasted);
-            for HeldLane { partition, lane } in held {
-                self.make_ready(&partition, lane);
-            }
-        }
+        let outage_ended = match outcome {
+            Outcome::Handled { proves_dependency: true } => self.passed(ticket, handler, (&partition, &lane), now),
+            _ => None,
+        };
         match outcome {
             Outcome::Handled { .. } | Outcome::Buried => {
                 let fresh = !matches!(outcome, Outcome::Handled { proves_dependency: false });

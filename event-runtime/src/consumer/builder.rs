@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Database, EffectHandler, PlainHandler, RawHandler, TransactionalHandler,
-    scheduler::{FloodLimits, Limits},
+    scheduler::{BreakerLimits, FloodLimits, Limits},
     topics::TopicSpec,
 };
 
@@ -48,6 +48,7 @@ impl ConsumerBuilder {
                 handler_timeout,
                 drain_deadline: Duration::from_secs(10),
                 flood_limits: Some(FloodLimits::default()),
+                breaker: Some(BreakerLimits::default()),
                 stall_timeout: Duration::from_secs(60),
                 database: None,
                 batch: Batch { records: 256, gathers: false },
@@ -141,6 +142,16 @@ impl ConsumerBuilder {
     /// handled goes to its dead-letter topic, however many. See [`FloodLimits`].
     pub fn flood_limits(mut self, limits: Option<FloodLimits>) -> Self {
         self.settings.flood_limits = limits;
+        self
+    }
+
+    /// When failures of records are taken for an outage that their handler has not recognised, or `None`: then a record
+    /// that answers [`Retry`](crate::HandlerError::Retry) uses up its attempts, however many others do the same. By default
+    /// ten keys of one handler whose latest attempts failed, panicked or took too long, if they are 80 % of the keys that
+    /// were tried last. What follows is what follows [`Unavailable`](crate::HandlerError::Unavailable): the handler's
+    /// records wait, one at a time probes, and no attempt is used up until one is handled. See [`BreakerLimits`].
+    pub fn breaker(mut self, limits: Option<BreakerLimits>) -> Self {
+        self.settings.breaker = limits;
         self
     }
 

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     Database,
     config::{ConfigError, KafkaConfig},
-    scheduler::{FloodLimits, Limits, Scheduler},
+    scheduler::{BreakerLimits, FloodLimits, Limits, Scheduler},
 };
 
 /// Batches of records on their way to the dispatcher. Few, for they are outside of the budget.
@@ -42,6 +42,7 @@ pub(super) struct Settings {
     pub(super) handler_timeout: Duration,
     pub(super) drain_deadline: Duration,
     pub(super) flood_limits: Option<FloodLimits>,
+    pub(super) breaker: Option<BreakerLimits>,
     pub(super) stall_timeout: Duration,
     /// Where it is kept who has which partition.
     pub(super) database: Option<Database>,
@@ -151,6 +152,10 @@ pub(super) fn start(
     let scheduler = Scheduler::new(settings.limits).batching(records, gathers);
     let scheduler = match settings.flood_limits {
         Some(limits) => scheduler.guarded(limits),
+        None => scheduler,
+    };
+    let scheduler = match settings.breaker {
+        Some(limits) => scheduler.breaking(limits),
         None => scheduler,
     };
     let runner = Runner {

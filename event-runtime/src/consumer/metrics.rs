@@ -19,6 +19,7 @@ pub struct ConsumerMetrics {
     pub(super) skipped: Family<RecordLabels, Counter>,
     pub(super) dead_letters: Family<EventLabels, Counter>,
     pub(super) outages: Family<EventLabels, Counter>,
+    pub(super) breaker_openings: Family<EventLabels, Counter>,
     pub(super) in_flight: Family<GroupLabels, Gauge>,
     pub(super) blocked_keys: Family<GroupLabels, Gauge>,
     pub(super) paused_partitions: Family<GroupLabels, Gauge>,
@@ -82,6 +83,7 @@ impl Default for ConsumerMetrics {
             skipped: Family::default(),
             dead_letters: Family::default(),
             outages: Family::default(),
+            breaker_openings: Family::default(),
             in_flight: Family::default(),
             blocked_keys: Family::default(),
             paused_partitions: Family::default(),
@@ -116,6 +118,8 @@ impl ConsumerMetrics {
         registry.register("records_skipped", "Records that no handler of the group takes", self.skipped.clone());
         registry.register("dead_letters", "Records written to a dead-letter topic", self.dead_letters.clone());
         registry.register("outages", "Times that a dependency was found to be away", self.outages.clone());
+        let openings = "Times that failures of most keys were taken for an outage";
+        registry.register("breaker_openings", openings, self.breaker_openings.clone());
         registry.register("in_flight", "Attempts running now", self.in_flight.clone());
         registry.register("blocked_keys", "Keys that wait for a retry or a dependency", self.blocked_keys.clone());
         registry.register("paused_partitions", "Partitions paused at the budget", self.paused_partitions.clone());
@@ -159,7 +163,8 @@ impl ConsumerMetrics {
             self.crashes.get_or_create(&RecordLabels { group, topic: topic.to_owned() }).inc_by(0);
             for r#type in [event_type, NO_EVENT] {
                 let labels = EventLabels { group, topic: topic.to_owned(), r#type: r#type.to_owned() };
-                for family in [&self.retried, &self.rejected, &self.dead_letters, &self.outages] {
+                for family in [&self.retried, &self.rejected, &self.dead_letters, &self.outages, &self.breaker_openings]
+                {
                     family.get_or_create(&labels).inc_by(0);
                 }
             }

@@ -10,30 +10,46 @@ use crate::{
     scheduler::{Outcome, Ticket, Verdict},
 };
 
+/// What a handler answered that has failed.
+#[derive(Default)]
+struct Failure {
+    error: String,
+    rejected: bool,
+    unavailable: bool,
+}
+
+impl Failure {
+    fn of(outcome: &Outcome) -> Failure {
+        let Outcome::Failed(error) = outcome else { return Failure::default() };
+        Failure {
+            error: Chain(error.source_error().as_ref()).to_string(),
+            rejected: matches!(error, HandlerError::Reject(_)),
+            unavailable: matches!(error, HandlerError::Unavailable(_)),
+        }
+    }
+}
+
 impl Dispatcher {
     pub(super) fn finish(&mut self, ticket: Ticket, outcome: Outcome) {
         let Some(RunningAttempt { job, attempt, .. }) = self.work.running.remove(&ticket) else { return };
-        let failure = match &outcome {
-            Outcome::Failed(error) => Chain(error.source_error().as_ref()).to_string(),
-            Outcome::Handled { .. } | Outcome::Buried | Outcome::BuryFailed | Outcome::RolledBack => String::new(),
-        };
-        let rejected = matches!(outcome, Outcome::Failed(HandlerError::Reject(_)));
+        let failure = Failure::of(&outcome);
         let verdict = self.scheduler.finish(ticket, outcome, self.now(), rand::random());
-        self.report(&job, attempt, &verdict, &failure, rejected);
+        self.report(&job, attempt, &verdict, failure);
     }
 
-    fn report(&self, job: &Job, attempt: u32, verdict: &Verdict, failure: &str, rejected: bool) {
+    fn report(&self, job: &Job, attempt: u32, verdict: &Verdict, failure: Failure) {
+        let Failure { error, rejected, unavailable } = failure;
         let group = self.router.group;
         let (event, event_id, key, origin) = (job.event_type(), job.event_id(), job.key(), &job.record.origin);
         let metrics = &self.runner.metrics;
         match verdict {
             // A failed dead-letter write has logged itself.
-            Verdict::Retry { .. } if failure.is_empty() => {}
+            Verdict::Retry { .. } if error.is_empty() => {}
             Verdict::Retry { pause } => {
                 metrics.retried.get_or_create(&self.runner.labels(job)).inc();
                 let next_retry_ms = pause.as_millis() as u64;
                 tracing::warn!(
-                    group, event, event_id, key, %origin, attempt, next_retry_ms, error = failure, "retry"
+                    group, event, event_id, key, %origin, attempt, next_retry_ms, error, "retry"
                 );
             }
             Verdict::Bury if rejected => {
@@ -41,7 +57,16 @@ impl Dispatcher {
             }
             Verdict::Unavailable { began: true } => {
                 metrics.outages.get_or_create(&self.runner.labels(job)).inc();
-                tracing::warn!(group, event, event_id, key, %origin, error = failure, "outage: pausing and probing");
+                if unavailable {
+                    tracing::warn!(group, event, event_id, key, %origin, error, "outage: pausing and probing");
+                } else {
+                    metrics.breaker_openings.get_or_create(&self.runner.labels(job)).inc();
+                    tracing::warn!(
+                        group, event, event_id, key, %origin, error,
+                        "outage: the latest attempts at most keys failed like this, so it is not the records: pausing and \
+                         probing"
+                    );
+                }
             }
             Verdict::Handled { outage_ended: Some(lasted) } => {
                 tracing::info!(group, event, event_id, key, lasted_ms = lasted.as_millis() as u64, "outage over");

@@ -186,7 +186,7 @@ pub enum Verdict {
     Bury,
     /// The dependency is away: the handler's records are held until a probe succeeds. No attempt is used up.
     Unavailable {
-        /// Whether this answer began the outage.
+        /// Whether this failure began the outage.
         began: bool,
     },
     /// The record runs again, alone. No attempt is used up.

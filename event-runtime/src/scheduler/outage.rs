@@ -39,10 +39,10 @@ struct Outage {
     /// Whether the pause before the next probe is over.
     due: bool,
     probing: Option<u64>,
-    /// Lanes whose head has not met the outage itself. They probe first: where one record is the culprit and says
-    /// `Unavailable` for ever, the others must not wait for it.
+    /// Lanes whose head has not failed. They probe first: where one record is the culprit and fails for ever, the
+    /// others must not wait for it.
     fresh: VecDeque<HeldLane>,
-    /// Lanes whose head answered `Unavailable`, rotating.
+    /// Lanes whose head has failed, rotating.
     tried: VecDeque<HeldLane>,
 }
 
@@ -79,7 +79,7 @@ impl Dependency {
         }
     }
 
-    /// An attempt answered `Unavailable`; whether that began an outage.
+    /// An attempt met an outage; whether that began an outage.
     pub(super) fn unavailable(&mut self, ticket: u64, last_ticket: u64, now: Duration) -> bool {
         let Some(outage) = &mut self.outage else {
             self.outage = Some(Outage {
@@ -183,7 +183,7 @@ impl<T: Clone> Scheduler<T> {
                 let away = self.dependencies.get_mut(&head.handler).filter(|it| it.is_away() && !busy);
                 let Some(dependency) = away else { return true };
                 let held = HeldLane { partition: partition.clone(), lane: lane.clone() };
-                dependency.hold(held, head.unavailable_after.is_none());
+                dependency.hold(held, head.is_untried());
                 state.waits = Waits::Dependency;
                 false
             });
@@ -202,7 +202,7 @@ impl<T: Clone> Scheduler<T> {
             return None;
         }
         let head = self.head(&partition, &lane);
-        let (handler, fresh) = (head.handler, head.unavailable_after.is_none());
+        let (handler, fresh) = (head.handler, head.is_untried());
         if matches!(head.stage, Stage::Handle)
             && let Some(dependency) = self.dependencies.get_mut(&handler)
             && dependency.is_away()
@@ -214,6 +214,27 @@ impl<T: Clone> Scheduler<T> {
         Some(self.start(None, partition, generation, lane))
     }
 
+    /// An attempt succeeded in a way that shows the dependency works; how long the outage was that this ends.
+    pub(super) fn passed(
+        &mut self,
+        ticket: Ticket,
+        handler: usize,
+        (partition, lane): (&Partition, &Lane),
+        now: Duration,
+    ) -> Option<Duration> {
+        if let Some(breakers) = &mut self.breakers {
+            breakers.not_failed(handler, || (partition.clone(), lane.clone()), now);
+        }
+        let (lasted, held) = self.dependencies.entry(handler).or_default().succeeded(ticket.0, now)?;
+        if let Some(breakers) = &mut self.breakers {
+            breakers.outage_ended(handler);
+        }
+        for HeldLane { partition, lane } in held {
+            self.make_ready(&partition, lane);
+        }
+        Some(lasted)
+    }
+
     pub(super) fn failed(
         &mut self,
         ticket: Ticket,
@@ -222,25 +243,23 @@ impl<T: Clone> Scheduler<T> {
         now: Duration,
         random: f64,
     ) -> Verdict {
-        let last_ticket = self.last_ticket;
-        let unavailable = matches!(error, HandlerError::Unavailable(_));
         let rejected = matches!(error, HandlerError::Reject(_));
-        let head = self.head(&partition, &lane);
-        head.last_error = Some(Arc::new(error));
-        if unavailable {
-            let before = head.unavailable_after.replace(last_ticket);
+        if self.is_outage(&partition, &lane, &error, now) {
+            let last_ticket = self.last_ticket;
+            let head = self.head(&partition, &lane);
+            head.last_error = Some(Arc::new(error));
+            head.unavailable_after = Some(last_ticket);
             let handler = head.handler;
             let dependency = self.dependencies.entry(handler).or_default();
-            // Others have passed since this record last said that nothing can: it is this record, not the dependency.
-            let alone = !dependency.is_away() && before.is_some_and(|before| dependency.has_succeeded_since(before));
-            if !alone {
-                let began = dependency.unavailable(ticket.0, last_ticket, now);
-                dependency.hold(HeldLane { partition: partition.clone(), lane: lane.clone() }, false);
-                self.lane(&partition, &lane).waits = Waits::Dependency;
-                return Verdict::Unavailable { began };
-            }
+            let began = dependency.unavailable(ticket.0, last_ticket, now);
+            dependency.hold(HeldLane { partition: partition.clone(), lane: lane.clone() }, false);
+            self.lane(&partition, &lane).waits = Waits::Dependency;
+            return Verdict::Unavailable { began };
         }
+        let unavailable_after = matches!(error, HandlerError::Unavailable(_)).then_some(self.last_ticket);
         let head = self.head(&partition, &lane);
+        head.last_error = Some(Arc::new(error));
+        head.unavailable_after = unavailable_after.or(head.unavailable_after);
         if rejected || head.retry.is_last(head.attempt) {
             head.stage = Stage::Bury { failures: 0 };
             self.make_ready(&partition, lane);
@@ -250,6 +269,29 @@ impl<T: Clone> Scheduler<T> {
         head.attempt += 1;
         self.wait(&partition, generation, lane, now + pause);
         Verdict::Retry { pause }
+    }
+
+    /// Whether this failure of a lane's head is an outage, by the handler's word or by the breaker's.
+    fn is_outage(&mut self, partition: &Partition, lane: &Lane, error: &HandlerError, now: Duration) -> bool {
+        let head = self.head(partition, lane);
+        let (handler, before) = (head.handler, head.unavailable_after);
+        let dependency = self.dependencies.entry(handler).or_default();
+        // Others have passed since this record last said that nothing can: it is this record, not the dependency.
+        let alone = !dependency.is_away() && before.is_some_and(|before| dependency.has_succeeded_since(before));
+        let key = || (partition.clone(), lane.clone());
+        match error {
+            HandlerError::Unavailable(_) => !alone,
+            HandlerError::Retry(_) => {
+                self.breakers.as_mut().is_some_and(|breakers| breakers.failed(handler, key(), now))
+            }
+            HandlerError::Reject(_) => {
+                // The record is at fault, and was looked at: no sign of an outage.
+                if let Some(breakers) = &mut self.breakers {
+                    breakers.not_failed(handler, key, now);
+                }
+                false
+            }
+        }
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) struct Pending<T> {
     pub(super) attempt: u32,
     pub(super) stage: Stage,
     pub(super) last_error: Option<Arc<HandlerError>>,
-    /// The last ticket given out when this record last answered `Unavailable`.
+    /// The last ticket given out when this record last met an outage.
     pub(super) unavailable_after: Option<u64>,
     /// Whether it may share a transaction, as long as it has not failed.
     pub(super) shares: bool,
@@ -300,9 +300,14 @@ impl<T> Pending<T> {
         }
     }
 
+    /// Whether it has not failed yet, in whichever way.
+    pub(super) fn is_untried(&self) -> bool {
+        self.last_error.is_none()
+    }
+
     /// Whether it may share a transaction: what has failed once never does, in whichever way.
     pub(super) fn may_share(&self) -> bool {
-        self.shares && self.attempt == 1 && self.last_error.is_none()
+        self.shares && self.attempt == 1 && self.is_untried()
     }
 
     pub(super) fn task(&self) -> Task {

@@ -1,6 +1,7 @@
 //! What the scheduler promises, a case at a time. tests/it/simulation.rs plays it at random.
 
 mod batches;
+mod breaker;
 mod careful;
 
 use std::{sync::Arc, time::Duration};

@@ -2,7 +2,7 @@
 //! from a seed that a failure prints. `SIMULATION_SEED=n` repeats one, `SIMULATION_SCHEDULES=n` runs so many.
 //!
 //! What a schedule may hold: several partitions and keys, records without a key, batches of up to seven records, failures
-//! of all three classes, outages, slow attempts, failing dead-letter writes, revokes with and without a complete drain, lost partitions,
+//! of all three classes, outages, recognised or not, slow attempts, failing dead-letter writes, revokes with and without a complete drain, lost partitions,
 //! crashes, repeated offsets, floods of dead letters, and records that end the process.
 
 #![expect(clippy::print_stdout, reason = "how much was explored is part of the result")]
@@ -36,8 +36,14 @@ fn simulation_with_floods_of_dead_letters() {
 }
 
 #[test]
+fn simulation_with_outages_taken_for_failures() {
+    let faults = Faults { failures: true, outages: true, misjudged: true, ..Faults::default() };
+    assert!(explore(faults).misjudged > 0, "none was recognised");
+}
+
+#[test]
 fn simulation_with_everything() {
-    let counts = explore(Faults { failures: true, rebalances: true, outages: true, floods: true, deaths: false });
+    let counts = explore(Faults { failures: true, rebalances: true, outages: true, floods: true, ..Faults::default() });
     assert!(counts.shared > 0, "no records shared a transaction");
 }
 
@@ -49,7 +55,7 @@ fn simulation_with_records_that_end_the_process() {
 
 #[test]
 fn simulation_with_everything_and_records_that_end_the_process() {
-    explore(Faults { failures: true, rebalances: true, outages: true, floods: true, deaths: true });
+    explore(Faults { failures: true, rebalances: true, outages: true, misjudged: true, floods: true, deaths: true });
 }
 
 /// What took place in all schedules together.
@@ -66,6 +72,7 @@ fn explore(faults: Faults) -> Counts {
             Ok(counts) => {
                 sum.starts += counts.starts;
                 sum.floods += counts.floods;
+                sum.misjudged += counts.misjudged;
                 sum.deaths += counts.deaths;
                 sum.unsolved += counts.unsolved;
                 sum.outlived += counts.outlived;

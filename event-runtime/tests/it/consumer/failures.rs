@@ -80,6 +80,45 @@ async fn an_outage_pauses_and_uses_up_no_attempts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_outage_that_its_handler_takes_for_failures_of_its_records_is_one_all_the_same() {
+    let scene = Scene::new().await;
+    scene.script.refused.store(true, Ordering::SeqCst);
+    for number in 0..40 {
+        scene.publish(&format!("key-{}", number % 20), "ok").await;
+    }
+    let consumer = scene.start(scene.plain());
+    eventually(PATIENCE, "open breaker", async || match scene.metric("consumer_breaker_openings_total") {
+        1.0 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    let begun = scene.script.begun.load(Ordering::SeqCst);
+    eventually(PATIENCE, "more probes", async || match scene.script.begun.load(Ordering::SeqCst) {
+        now if now >= begun + 5 => Ok(()),
+        now => Err(now),
+    })
+    .await;
+    assert_eq!(scene.metric("consumer_outages_total"), 1.0);
+    consumer.ready().unwrap();
+    scene.script.refused.store(false, Ordering::SeqCst);
+    scene.script.wait_for(40).await;
+    scene.wait_for_commit(40).await;
+    assert_eq!(scene.metric("consumer_dead_letters_total"), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_breaker_failures_of_all_keys_are_dead_letters() {
+    let scene = Scene::new().await;
+    scene.script.refused.store(true, Ordering::SeqCst);
+    let _consumer = scene.start(scene.plain().breaker(None));
+    for number in 0..20 {
+        scene.publish(&format!("key-{number}"), "ok").await;
+    }
+    assert_eq!(scene.dead_letters(20).await.len(), 20);
+    assert_eq!(scene.metric("consumer_outages_total"), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_comes_back_is_read_again() {
     let scene = Scene::new().await;
     let consumer = scene.start(scene.transactional());

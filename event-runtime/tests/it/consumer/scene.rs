@@ -68,6 +68,8 @@ pub struct Shared {
     pub begun: AtomicUsize,
     pub running: AtomicUsize,
     pub away: AtomicBool,
+    /// What it depends on refuses, and it does not recognise that as an outage.
+    pub refused: AtomicBool,
 }
 
 impl std::ops::Deref for Script {
@@ -90,6 +92,9 @@ impl Script {
     async fn act(&self, delivery: &Delivery<Note>) -> Result<(), HandlerError> {
         if self.away.load(Ordering::SeqCst) {
             return Err(HandlerError::unavailable("nobody answers"));
+        }
+        if self.refused.load(Ordering::SeqCst) {
+            return Err(HandlerError::retry("refused"));
         }
         let mut words = delivery.event.text.split(' ');
         let word = words.next().unwrap_or_default();

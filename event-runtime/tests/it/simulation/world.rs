@@ -3,16 +3,20 @@
 
 mod batches;
 mod deaths;
+mod rebalances;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 use event_runtime::{
     HandlerError, RetryPolicy,
-    scheduler::{FloodLimits, Limits, Offer, Offered, Outcome, Partition, Scheduler, Start, Task, Ticket, Verdict},
+    scheduler::{
+        BreakerLimits, FloodLimits, Lane, Limits, Offer, Offered, Outcome, Partition, Scheduler, Start, Task, Ticket,
+        Verdict,
+    },
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -23,6 +27,8 @@ pub struct Faults {
     pub failures: bool,
     pub rebalances: bool,
     pub outages: bool,
+    /// Outages that handlers take for failures of their records.
+    pub misjudged: bool,
     pub floods: bool,
     /// Records that end the process.
     pub deaths: bool,
@@ -32,6 +38,9 @@ const CONCURRENCY: usize = 4;
 /// The handler whose records may share transactions.
 const SHARES: usize = 0;
 const RETRY: RetryPolicy = RetryPolicy::limited(2).backoff(Duration::from_millis(50), Duration::from_millis(400));
+
+const BREAKER: BreakerLimits =
+    BreakerLimits { at_least: 3, percent: 80, window: Duration::from_secs(2), patience: Duration::from_secs(3) };
 
 /// A record of the broker's log: payload of the offers, too.
 #[derive(Clone, Debug)]
@@ -69,7 +78,8 @@ fn scheduler(limits: Limits, faults: Faults, (most, gathers): (usize, bool)) -> 
     let scheduler = Scheduler::new(limits).batching(most, gathers);
     let cool_down = Duration::from_millis(500);
     let limits = FloodLimits { per_minute: 3, percent: 20, at_least: 2, cool_down };
-    if faults.floods { scheduler.guarded(limits) } else { scheduler }
+    let scheduler = if faults.floods { scheduler.guarded(limits) } else { scheduler };
+    if faults.misjudged { scheduler.breaking(BREAKER) } else { scheduler }
 }
 
 pub struct World {
@@ -103,6 +113,8 @@ pub struct World {
     declared: BTreeSet<usize>,
     /// Handlers whose dependency really is away.
     away: BTreeSet<usize>,
+    /// Handlers and lanes that have failed since an outage was over.
+    suspects: HashSet<(usize, Partition, Lane)>,
     durable: Durable,
     /// Partitions whose past is not known yet.
     held: BTreeSet<Partition>,
@@ -117,6 +129,8 @@ pub struct World {
 pub struct Counts {
     pub starts: u64,
     pub floods: u64,
+    /// Outages that no handler had named.
+    pub misjudged: u64,
     /// How often the process ended.
     pub deaths: u64,
     /// Of these, by a record that was not known to be at fault afterwards.
@@ -151,6 +165,7 @@ impl World {
             due: HashMap::new(),
             declared: BTreeSet::new(),
             away: BTreeSet::new(),
+            suspects: HashSet::new(),
             durable: Durable::default(),
             held: BTreeSet::new(),
             past: HashMap::new(),
@@ -375,6 +390,11 @@ impl World {
         let rolled_back = matches!(outcome, Outcome::RolledBack);
         let place = (entry.partition.clone(), entry.offset);
         let unavailable = matches!(outcome, Outcome::Failed(HandlerError::Unavailable(_)));
+        if matches!(outcome, Outcome::Failed(HandlerError::Retry(_))) {
+            let lane = entry.key.clone().map_or(Lane::Record(entry.offset), Lane::Key);
+            self.suspects.insert((entry.handler, entry.partition.clone(), lane));
+        }
+        let rejected = matches!(outcome, Outcome::Failed(HandlerError::Reject(_)));
         if matches!(outcome, Outcome::Handled { .. } | Outcome::Buried) {
             self.done.get_mut(&entry.partition).expect("it is in the log").insert(entry.offset);
         }
@@ -402,7 +422,10 @@ impl World {
                 self.due.insert(place, self.now + pause);
             }
             Verdict::Unavailable { began } => {
-                assert!(unavailable);
+                assert!(unavailable || (self.faults.misjudged && !rejected), "I6: {entry:?} is at fault itself");
+                let suspects = self.suspects.iter().filter(|(handler, ..)| *handler == entry.handler).count();
+                assert!(unavailable || !began || suspects >= BREAKER.at_least as usize, "I6: {suspects} keys failed");
+                self.counts.misjudged += u64::from(began && !unavailable);
                 let new = self.declared.insert(entry.handler);
                 assert_eq!(began, new, "an outage begins once");
             }
@@ -411,6 +434,7 @@ impl World {
                 if outage_ended.is_none() {
                     return;
                 }
+                self.suspects.retain(|(handler, ..)| *handler != entry.handler);
                 assert!(self.declared.remove(&entry.handler), "an outage ends that had begun");
                 for other in self.running.values_mut().filter(|other| other.entry.handler == entry.handler) {
                     other.began_in_outage = false;
@@ -424,6 +448,9 @@ impl World {
         if bury {
             let fails = self.faults.failures && self.random.random_bool(0.3);
             return if fails { Outcome::BuryFailed } else { Outcome::Buried };
+        }
+        if self.away.contains(&entry.handler) && self.faults.misjudged {
+            return Outcome::Failed(HandlerError::retry("refused"));
         }
         if self.away.contains(&entry.handler) || (entry.nature == Nature::CriesWolf && !self.settling) {
             return Outcome::Failed(HandlerError::unavailable("away"));
@@ -465,52 +492,6 @@ impl World {
         *committed = offset;
     }
 
-    /// Stops, drains some or all of what runs, commits.
-    fn revoke(&mut self) {
-        let Some(partition) = self.pick_owned() else { return };
-        self.scheduler.stop(&partition);
-        let complete = self.random.random_bool(0.7);
-        for _ in 0..200 {
-            if !self.scheduler.is_draining(&partition) || (!complete && self.random.random_bool(0.3)) {
-                break;
-            }
-            self.finish_one();
-            self.start_others(&partition);
-        }
-        // Nothing waits for a retry, a dependency, an attempt of an older generation, or the end of a flood.
-        let whole = !self.scheduler.is_draining(&partition)
-            && self.scheduler.flood().is_none()
-            && self.scheduler.blocked_lanes() == 0
-            && self.running.values().all(|running| running.entry.partition != partition);
-        if let Some(offset) = self.scheduler.remove(&partition) {
-            self.committed_to(&partition, offset);
-            let above = self.told.range((partition.clone(), offset)..).find(|(other, _)| *other == partition);
-            assert!(!whole || above.is_none(), "I5: {above:?} is handled and drained, and cannot be committed");
-        }
-        self.owned.remove(&partition);
-        self.give_back(&partition);
-    }
-
-    /// While one partition is drained the others go on, and of it only gaps start.
-    fn start_others(&mut self, drained: &Partition) {
-        self.scheduler.advance(self.now);
-        while let Some(start) = self.scheduler.start_next() {
-            let gap = self.begun.get(drained).is_some_and(|begun| start.payload.offset < *begun);
-            assert!(start.payload.partition != *drained || gap, "of a stopped partition only gaps start");
-            self.started_batch(start);
-            let batch = self.batches.last().expect("it has just started");
-            let gaps = batch.iter().filter(|it| self.running[it].entry.partition == *drained).count();
-            assert!(gaps == 0 || batch.len() == 1, "gaps run alone");
-        }
-    }
-
-    fn lose(&mut self) {
-        let Some(partition) = self.pick_owned() else { return };
-        self.scheduler.remove(&partition);
-        self.owned.remove(&partition);
-        self.give_back(&partition);
-    }
-
     fn kills(&self, running: &Running) -> bool {
         running.entry.nature == Nature::Kills && !running.bury && !self.is_done(&running.entry)
     }
@@ -528,28 +509,9 @@ impl World {
         self.batches.clear();
         self.held.clear();
         self.declared.clear();
+        self.suspects.clear();
         self.owned.clear();
         self.reassign_all();
-    }
-
-    fn reassign(&mut self) {
-        let free = self.log.keys().find(|partition| !self.owned.contains_key(partition)).cloned();
-        if let Some(partition) = free {
-            self.assign(partition);
-        }
-    }
-
-    fn reassign_all(&mut self) {
-        for partition in self.log.keys().cloned().collect::<Vec<_>>() {
-            if !self.owned.contains_key(&partition) {
-                self.assign(partition);
-            }
-        }
-    }
-
-    fn pick_owned(&mut self) -> Option<Partition> {
-        let owned: Vec<_> = self.owned.keys().cloned().collect();
-        (!owned.is_empty()).then(|| owned[self.random.random_range(0..owned.len())].clone())
     }
 
     /// I3: with room for another attempt, the first record of every key runs, or waits for its own retry, its

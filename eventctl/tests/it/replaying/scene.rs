@@ -189,7 +189,7 @@ impl Group {
         let handler = Handler { broken: broken.clone(), handled: handled.clone() };
         let consumer = ConsumerBuilder::new(name).transactional(&database, handler);
         // Many dead letters are what these tests begin with.
-        let consumer = consumer.flood_limits(None).start(context).unwrap();
+        let consumer = consumer.flood_limits(None).breaker(None).start(context).unwrap();
         Group { broken, handled, registry, name, _consumer: consumer, _database: folder }
     }
 
