@@ -212,6 +212,11 @@ mod tests {
         fail(&mut breakers, 0..1, s(0));
         handled(&mut breakers, 1000..2000, s(0));
         assert!(fail(&mut breakers, 1..17, s(0)), "sixteen of the last twenty keys");
+
+        let mut breakers = Breakers::new(LIMITS);
+        fail(&mut breakers, 0..1, s(0));
+        handled(&mut breakers, 1000..2000, s(20));
+        assert!(fail(&mut breakers, 1..11, s(20)), "the only failure was long past");
     }
 
     #[test]

@@ -72,6 +72,29 @@ fn when_most_of_many_keys_fail_one_probes_at_a_time_and_no_attempt_is_used_up() 
 }
 
 #[test]
+fn who_has_failed_before_it_opened_lets_others_probe_first() {
+    let mut bench = opened();
+    bench.now = ms(60);
+    assert_eq!(bench.start_all(), NONE, "the first retries are due");
+    offer_keys(&mut bench, 12..13);
+    bench.now = ms(100);
+    assert_eq!(bench.start_all(), [12]);
+}
+
+#[test]
+fn keys_that_are_handled_beside_keep_it_closed() {
+    let mut bench = bench();
+    offer_keys(&mut bench, 0..15);
+    bench.start_all();
+    refuse(&mut bench, 0);
+    bench.handled_all(&[12, 13, 14]);
+    for offset in 1..11 {
+        assert!(matches!(refuse(&mut bench, offset), Verdict::Retry { .. }), "{} of {}", offset + 1, offset + 4);
+    }
+    assert_eq!(refuse(&mut bench, 11), Verdict::Unavailable { began: true }, "twelve of fifteen are 80 %");
+}
+
+#[test]
 fn a_probe_that_is_handled_closes_it() {
     let mut bench = opened();
     bench.now = ms(100);
