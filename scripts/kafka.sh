@@ -96,7 +96,8 @@ launch() {
   local deadline=$((SECONDS + 60))
   # Started is said once the broker is unfenced; before that clients would see no leader.
   until grep -q 'Kafka Server started' "$dir/kafka.log" && answers; do
-    running || return 1
+    # Not `running`: for a moment the process is still a copy of this script, and would not be taken for ours.
+    kill -0 "$(head -n 1 "$dir/kafka.pid")" 2>/dev/null || return 1
     [ $SECONDS -lt $deadline ] || { tail -n 20 "$dir/kafka.log" >&2; end -9; die "the broker did not answer within 60 s"; }
     sleep 0.1
   done
