@@ -11,12 +11,12 @@ use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{Row as _, any::AnyRow};
+use sqlx::{AssertSqlSafe, Row as _, SqlSafeStr, any::AnyRow};
 
 use super::{DatabaseArgs, Format, Output, exit};
 use crate::{
     Clock, Tx,
-    database::{Dialect, columns::moment},
+    database::columns::{bytes_of, moment},
 };
 
 /// What `audit` takes.
@@ -89,7 +89,7 @@ impl Export {
     pub async fn rows<R: Serialize>(
         &mut self,
         kind: &'static str,
-        sql: &'static str,
+        sql: impl SqlSafeStr,
         read: impl Fn(&AnyRow) -> Result<R, sqlx::Error>,
     ) -> anyhow::Result<()> {
         let Export { output, tx, counts, document } = self;
@@ -167,17 +167,10 @@ async fn of_the_runtime(export: &mut Export) -> anyhow::Result<()> {
     export.rows("outbox", waiting, outbox_row).await?;
     let delayed = "SELECT event_id, topic, record_key, not_before, CAST(NULL AS TEXT) FROM outbox_delayed ORDER BY seq";
     export.rows("outbox-delayed", delayed, outbox_row).await?;
-    // As bytes: what was set aside need not be text.
-    let poison = match export.tx.dialect() {
-        Dialect::Postgres => {
-            "SELECT convert_to(event_id, 'UTF8'), convert_to(topic, 'UTF8'), convert_to(record_key, 'UTF8'), \
-                    created_at, reason FROM outbox_poison ORDER BY seq"
-        }
-        Dialect::Sqlite => {
-            "SELECT CAST(event_id AS BLOB), CAST(topic AS BLOB), CAST(record_key AS BLOB), created_at, reason \
-             FROM outbox_poison ORDER BY seq"
-        }
-    };
+    // What was set aside need not be text.
+    let dialect = export.tx.dialect();
+    let [event_id, topic, key] = ["event_id", "topic", "record_key"].map(|column| bytes_of(column, dialect));
+    let poison = format!("SELECT {event_id}, {topic}, {key}, created_at, reason FROM outbox_poison ORDER BY seq");
     let text = |row: &AnyRow, column: usize| {
         row.try_get::<Vec<u8>, _>(column).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     };
@@ -190,7 +183,7 @@ async fn of_the_runtime(export: &mut Export) -> anyhow::Result<()> {
             reason: row.try_get(4)?,
         })
     };
-    export.rows("outbox-poison", poison, poison_row).await?;
+    export.rows("outbox-poison", AssertSqlSafe(poison), poison_row).await?;
     let inbox = "SELECT consumer_group, event_id, handled_at, dead_replay FROM inbox ORDER BY consumer_group, event_id";
     let inbox_row = |row: &AnyRow| {
         Ok(InboxRow {

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use sqlx::{ColumnIndex, Error as SqlError, Row as _, any::AnyRow};
 
+use super::Dialect;
+
 /// A column by its name or its number.
 pub trait Column: ColumnIndex<AnyRow> + fmt::Display + Copy {}
 
@@ -35,6 +37,14 @@ pub fn optional_moment(row: &AnyRow, column: impl Column) -> Result<Option<Times
 pub fn json<T: DeserializeOwned>(row: &AnyRow, column: impl Column) -> Result<T, SqlError> {
     let text: String = row.try_get(column)?;
     serde_json::from_str(&text).map_err(|error| undecodable(column, error))
+}
+
+/// The SQL of a text column as bytes, which need not be text: one value that is not fails a whole statement.
+pub(crate) fn bytes_of(column: &str, dialect: Dialect) -> String {
+    match dialect {
+        Dialect::Postgres => format!("convert_to({column}, 'UTF8')"),
+        Dialect::Sqlite => format!("CAST({column} AS BLOB)"),
+    }
 }
 
 /// The failure of a column whose value is not what it should be.

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 use super::bucket::Bucket;
 use crate::{
     Database, Tx,
-    database::{Dialect, columns::moment},
+    database::columns::{bytes_of, moment},
 };
 
 /// A row that was set aside. What cannot be read of it is shown as far as it can be.
@@ -41,7 +41,7 @@ pub struct SetAside {
 /// # Errors
 /// When the database fails.
 pub async fn set_aside(database: &Database) -> Result<Vec<SetAside>, sqlx::Error> {
-    // As bytes: one value that is not text would fail the whole statement.
+    // What was set aside need not be text.
     let [event_id, topic, key, headers] =
         ["event_id", "topic", "record_key", "headers"].map(|column| bytes_of(column, database.dialect()));
     let sql = format!(
@@ -50,14 +50,6 @@ pub async fn set_aside(database: &Database) -> Result<Vec<SetAside>, sqlx::Error
     );
     let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(database.pool()).await?;
     rows.iter().map(read).collect()
-}
-
-/// A text column as bytes, which need not be text.
-pub(super) fn bytes_of(column: &str, dialect: Dialect) -> String {
-    match dialect {
-        Dialect::Postgres => format!("convert_to({column}, 'UTF8')"),
-        Dialect::Sqlite => format!("CAST({column} AS BLOB)"),
-    }
 }
 
 fn read(row: &AnyRow) -> Result<SetAside, sqlx::Error> {

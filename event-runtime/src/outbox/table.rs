@@ -9,10 +9,9 @@ use super::{
     OnPublished, Published,
     bucket::{Bucket, Buckets, Fences},
     lease::Holder,
-    poison::bytes_of,
     row::{COLUMNS, StoredRow, bucket},
 };
-use crate::{Database, Tx, error::Chain};
+use crate::{Database, Tx, database::columns::bytes_of, error::Chain};
 
 /// How many rows are read or moved at a time.
 pub(super) const BATCH: usize = 250;
