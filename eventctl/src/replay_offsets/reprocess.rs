@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use event_runtime::{Database, config::KafkaConfig, inbox, reader::Reader};
-use shared_events::{Envelope, EventId, Group};
+use shared_events::{EventId, Group};
 
 use super::Move;
 
@@ -30,8 +30,7 @@ pub(super) fn events(kafka: &KafkaConfig, moves: &[Move]) -> anyhow::Result<BTre
         if ends.get(&(origin.topic.clone(), origin.partition)).is_none_or(|end| origin.offset >= *end) {
             continue;
         }
-        let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
-        events.extend(Envelope::from_headers(headers).ok().map(|envelope| envelope.id));
+        events.extend(record.envelope().ok().map(|envelope| envelope.id));
     }
     ensure!(
         reader.caught_up(),
