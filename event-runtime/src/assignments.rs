@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use sqlx::Row as _;
 
 use crate::{
-    Database,
+    Database, Tx,
     scheduler::{Legacy, Partition},
 };
 
@@ -99,17 +99,7 @@ impl Assignments {
     /// Notes that the partition is handled up to `reached`: whatever its owners before died of, that one has got further.
     pub(crate) async fn outlive(&self, partition: &Partition, reached: i64) -> Result<(), sqlx::Error> {
         let mut tx = self.database.begin().await?;
-        sqlx::query(
-            "UPDATE consumer_assignments SET deaths = 0, reached = $1 \
-             WHERE consumer_group = $2 AND topic = $3 AND partition = $4 AND owner = $5",
-        )
-        .bind(reached)
-        .bind(self.group)
-        .bind(&*partition.topic)
-        .bind(i64::from(partition.number))
-        .bind(&self.owner)
-        .execute(tx.conn())
-        .await?;
+        self.update(&mut tx, partition, "deaths = 0, reached = $1", Some(reached)).await?;
         tx.commit().await
     }
 
@@ -142,14 +132,14 @@ impl Assignments {
     /// Notes that the record at `offset` is attempted alone: should this process end, that is why.
     pub(crate) async fn begin_alone(&self, partition: &Partition, offset: i64) -> Result<(), sqlx::Error> {
         let mut tx = self.database.begin().await?;
-        self.set_attempting(&mut tx, partition, Some(offset)).await?;
+        self.update(&mut tx, partition, "attempting = $1", Some(offset)).await?;
         tx.commit().await
     }
 
     /// Notes that the process has outlived the attempt; with `done`, that the record will not be attempted again.
     pub(crate) async fn end_alone(&self, partition: &Partition, offset: i64, done: bool) -> Result<(), sqlx::Error> {
         let mut tx = self.database.begin().await?;
-        self.set_attempting(&mut tx, partition, None).await?;
+        self.update(&mut tx, partition, "attempting = $1", None).await?;
         if done {
             sqlx::query(
                 "DELETE FROM consumer_crashes \
@@ -165,24 +155,27 @@ impl Assignments {
         tx.commit().await
     }
 
-    async fn set_attempting(
+    /// Sets columns of the partition's row; `$1` in `set` is the offset.
+    async fn update(
         &self,
-        tx: &mut crate::Tx,
+        tx: &mut Tx,
         partition: &Partition,
+        set: &'static str,
         offset: Option<i64>,
     ) -> Result<(), sqlx::Error> {
         // Where somebody else has taken the partition over meanwhile, this changes nothing.
-        sqlx::query(
-            "UPDATE consumer_assignments SET attempting = $1 \
-             WHERE consumer_group = $2 AND topic = $3 AND partition = $4 AND owner = $5",
-        )
-        .bind(offset)
-        .bind(self.group)
-        .bind(&*partition.topic)
-        .bind(i64::from(partition.number))
-        .bind(&self.owner)
-        .execute(tx.conn())
-        .await?;
+        let update = format!(
+            "UPDATE consumer_assignments SET {set} \
+             WHERE consumer_group = $2 AND topic = $3 AND partition = $4 AND owner = $5"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(update))
+            .bind(offset)
+            .bind(self.group)
+            .bind(&*partition.topic)
+            .bind(i64::from(partition.number))
+            .bind(&self.owner)
+            .execute(tx.conn())
+            .await?;
         Ok(())
     }
 }
