@@ -243,12 +243,16 @@ impl<T: Clone> Scheduler<T> {
         now: Duration,
         random: f64,
     ) -> Verdict {
+        let outage = self.is_outage(&partition, &lane, &error, now);
         let rejected = matches!(error, HandlerError::Reject(_));
-        if self.is_outage(&partition, &lane, &error, now) {
-            let last_ticket = self.last_ticket;
-            let head = self.head(&partition, &lane);
-            head.last_error = Some(Arc::new(error));
+        let says_unavailable = matches!(error, HandlerError::Unavailable(_));
+        let last_ticket = self.last_ticket;
+        let head = self.head(&partition, &lane);
+        head.last_error = Some(Arc::new(error));
+        if outage || says_unavailable {
             head.unavailable_after = Some(last_ticket);
+        }
+        if outage {
             let handler = head.handler;
             let dependency = self.dependencies.entry(handler).or_default();
             let began = dependency.unavailable(ticket.0, last_ticket, now);
@@ -256,10 +260,6 @@ impl<T: Clone> Scheduler<T> {
             self.lane(&partition, &lane).waits = Waits::Dependency;
             return Verdict::Unavailable { began };
         }
-        let unavailable_after = matches!(error, HandlerError::Unavailable(_)).then_some(self.last_ticket);
-        let head = self.head(&partition, &lane);
-        head.last_error = Some(Arc::new(error));
-        head.unavailable_after = unavailable_after.or(head.unavailable_after);
         if rejected || head.retry.is_last(head.attempt) {
             head.stage = Stage::Bury { failures: 0 };
             self.make_ready(&partition, lane);
@@ -275,12 +275,14 @@ impl<T: Clone> Scheduler<T> {
     fn is_outage(&mut self, partition: &Partition, lane: &Lane, error: &HandlerError, now: Duration) -> bool {
         let head = self.head(partition, lane);
         let (handler, before) = (head.handler, head.unavailable_after);
-        let dependency = self.dependencies.entry(handler).or_default();
-        // Others have passed since this record last said that nothing can: it is this record, not the dependency.
-        let alone = !dependency.is_away() && before.is_some_and(|before| dependency.has_succeeded_since(before));
         let key = || (partition.clone(), lane.clone());
         match error {
-            HandlerError::Unavailable(_) => !alone,
+            HandlerError::Unavailable(_) => {
+                let dependency = self.dependencies.entry(handler).or_default();
+                // Others have passed since this record last said that nothing can: it is this record, not the dependency.
+                let alone = before.is_some_and(|before| dependency.has_succeeded_since(before));
+                dependency.is_away() || !alone
+            }
             HandlerError::Retry(_) => {
                 self.breakers.as_mut().is_some_and(|breakers| breakers.failed(handler, key(), now))
             }
