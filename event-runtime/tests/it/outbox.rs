@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use event_runtime::{Migration, outbox::depth};
+use event_runtime::outbox::depth;
 use jiff::{SignedDuration, Timestamp};
 use test_support::{eventually, records};
 
 use crate::stage::{
-    Noted, PATIENCE, RunningRelay, TestClock, TestDatabase, TestKafka, Told, first_numbers, outbox, publish, read,
-    relay, relay_with,
+    Noted, PATIENCE, RunningRelay, TestClock, TestDatabase, TestKafka, Told, first_numbers, increment, outbox, publish,
+    read, relay, relay_with,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,42 +56,28 @@ async fn what_is_rolled_back_is_never_published() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_fails_stores_neither_business_rows_nor_events() {
-    let test = TestDatabase::empty().await;
+    let test = TestDatabase::with_aggregates(&["a"]).await;
     let database = test.connect();
-    database.migrate(&[ORDERS]).await.unwrap();
     let mut tx = database.begin().await.unwrap();
-    sqlx::query("INSERT INTO test_order (id, version) VALUES ('a', 1)").execute(tx.conn()).await.unwrap();
+    sqlx::query("UPDATE aggregate SET version = 1").execute(tx.conn()).await.unwrap();
     // So that storing the events fails, after the business row was written.
     sqlx::query("DROP TABLE outbox").execute(tx.conn()).await.unwrap();
     let mut outbox = outbox();
     outbox.publish(&Noted::new("a", 1)).unwrap();
     database.commit(tx, outbox).await.unwrap_err();
 
-    let orders: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM test_order").fetch_one(database.pool()).await.unwrap();
-    assert_eq!(orders, 0);
+    let version: i64 = sqlx::query_scalar("SELECT version FROM aggregate").fetch_one(database.pool()).await.unwrap();
+    assert_eq!(version, 0);
     assert_eq!(depth(&database, Timestamp::now()).await.unwrap().rows, 0, "and the table is there still");
 }
-
-const ORDERS: Migration = Migration {
-    version: 1,
-    name: "orders",
-    sql: "CREATE TABLE test_order (id TEXT PRIMARY KEY, version BIGINT NOT NULL);",
-};
 
 /// Writers in two processes, two relays, the publishing one stopped and another one killed on the way.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_a_key_are_first_published_in_commit_order_by_any_number_of_relays() {
     const KEYS: [&str; 3] = ["a", "b", "c"];
     const EACH: u32 = 40;
-    let test = TestDatabase::empty().await;
-    let kafka = TestKafka::start().await;
+    let (test, kafka) = (TestDatabase::with_aggregates(&KEYS).await, TestKafka::start().await);
     let databases = [test.connect(), test.connect()];
-    databases[0].migrate(&[ORDERS]).await.unwrap();
-    for key in KEYS {
-        let mut tx = databases[0].begin().await.unwrap();
-        sqlx::query("INSERT INTO test_order VALUES ($1, 0)").bind(key).execute(tx.conn()).await.unwrap();
-        tx.commit().await.unwrap();
-    }
     let clock = TestClock::default();
     let start = |index: usize| RunningRelay::start(relay_with(&databases[index], &kafka.config(), &clock, None));
     let (first, second) = (start(0), start(1));
@@ -128,21 +114,6 @@ async fn rows_of_a_key_are_first_published_in_commit_order_by_any_number_of_rela
         assert_eq!(numbers[key], (1..=EACH).collect::<Vec<u32>>(), "key {key}");
     }
     third.stop().await;
-}
-
-/// What a service does: lock the aggregate's row, change it, say so.
-async fn increment(database: &event_runtime::Database, key: &str) -> shared_events::EventId {
-    let mut tx = database.begin().await.unwrap();
-    let version: i64 =
-        sqlx::query_scalar("UPDATE test_order SET version = version + 1 WHERE id = $1 RETURNING version")
-            .bind(key)
-            .fetch_one(tx.conn())
-            .await
-            .unwrap();
-    let mut outbox = outbox();
-    let id = outbox.publish(&Noted::new(key, u32::try_from(version).unwrap())).unwrap();
-    database.commit(tx, outbox).await.unwrap();
-    id
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,19 +10,19 @@ use std::{
 };
 
 use event_runtime::{
-    Database, Migration,
+    Database,
     outbox::{OutboxRow, depth},
     reader::Brokers,
 };
 use jiff::{SignedDuration, Timestamp};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use shared_events::EventId;
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::Row as _;
 use test_support::eventually;
 
 use crate::stage::{
-    Noted, PATIENCE, RunningRelay, TOPIC, TestClock, TestDatabase, TestKafka, Told, first_numbers, outbox, publish,
-    read, relay, relay_with,
+    Noted, PATIENCE, RunningRelay, TOPIC, TestClock, TestDatabase, TestKafka, Told, first_numbers, increment, outbox,
+    publish, read, relay, relay_with,
 };
 
 /// How many buckets each relay has that has any.
@@ -152,36 +152,23 @@ async fn expires_at(database: &Database) -> i64 {
     sqlx::query_scalar("SELECT MIN(expires_at) FROM outbox_bucket").fetch_one(database.pool()).await.unwrap()
 }
 
-const AGGREGATES: Migration = Migration {
-    version: 1,
-    name: "aggregates",
-    sql: "CREATE TABLE aggregate (id TEXT PRIMARY KEY, version BIGINT NOT NULL);",
-};
-
 /// Relays come, stop and die at random while events are said; `OUTBOX_SEED` repeats a run as far as it can be repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn relays_that_come_and_die_at_random_keep_the_order_of_each_key() {
-    const KEYS: usize = 12;
     const EACH: u32 = 60;
+    let keys: Vec<String> = (0..12).map(|key| format!("k{key}")).collect();
     let seed = std::env::var("OUTBOX_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("OUTBOX_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let (test, kafka, clock) = (TestDatabase::empty().await, TestKafka::start().await, TestClock::default());
+    let (test, kafka, clock) =
+        (TestDatabase::with_aggregates(&keys).await, TestKafka::start().await, TestClock::default());
     let database = test.connect();
-    database.migrate(&[AGGREGATES]).await.unwrap();
-
-    let mut tx = database.begin().await.unwrap();
-    for key in 0..KEYS {
-        let sql = AssertSqlSafe(format!("INSERT INTO aggregate VALUES ('k{key}', 0)"));
-        sqlx::query(sql).execute(tx.conn()).await.unwrap();
-    }
-    tx.commit().await.unwrap();
-    let writers = (0..KEYS).map(|key| {
+    let writers = keys.iter().cloned().map(|key| {
         let (database, pauses) = (test.connect(), random.random_range(0..20));
         tokio::spawn(async move {
             let mut ids = Vec::new();
             for _ in 0..EACH {
-                ids.push(increment(&database, &format!("k{key}")).await);
+                ids.push(increment(&database, &key).await);
                 tokio::time::sleep(Duration::from_millis(pauses)).await;
             }
             ids
@@ -214,25 +201,11 @@ async fn relays_that_come_and_die_at_random_keep_the_order_of_each_key() {
     clock.set_forward(SignedDuration::from_secs(6));
     let last = RunningRelay::start(relay_with(&database, &kafka.config(), &clock, None));
     let numbers = first_numbers(&read(&kafka.config(), &published).await);
-    for key in 0..KEYS {
-        assert_eq!(numbers[&format!("k{key}")], (1..=EACH).collect::<Vec<u32>>(), "key k{key}, OUTBOX_SEED={seed}");
+    for key in keys {
+        assert_eq!(numbers[&key], (1..=EACH).collect::<Vec<u32>>(), "key {key}, OUTBOX_SEED={seed}");
     }
     becomes_empty(&database).await;
     last.stop().await;
-}
-
-/// What a service does: lock the aggregate's row, change it, say so.
-async fn increment(database: &Database, key: &str) -> EventId {
-    let mut tx = database.begin().await.unwrap();
-    let version: i64 = sqlx::query_scalar("UPDATE aggregate SET version = version + 1 WHERE id = $1 RETURNING version")
-        .bind(key)
-        .fetch_one(tx.conn())
-        .await
-        .unwrap();
-    let mut outbox = outbox();
-    let id = outbox.publish(&Noted::new(key, u32::try_from(version).unwrap())).unwrap();
-    database.commit(tx, outbox).await.unwrap();
-    id
 }
 
 /// Rows from before there were buckets, more than are sorted at a time; then one that has its bucket already.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use event_runtime::{
-    Clock, Database, Outbox, Record, Tx,
+    Clock, Database, Migration, Outbox, Record, Tx,
     config::KafkaConfig,
     outbox::{OnPublished, Published, Relay},
     producer::Producer,
@@ -77,6 +77,20 @@ impl TestDatabase {
         let database = TestDatabase::empty().await;
         database.connect().migrate(&[]).await.unwrap();
         database
+    }
+
+    /// One with the aggregates that [`increment`] changes.
+    pub async fn with_aggregates(keys: &[impl AsRef<str>]) -> TestDatabase {
+        let test = TestDatabase::empty().await;
+        let database = test.connect();
+        database.migrate(&[AGGREGATES]).await.unwrap();
+        let mut tx = database.begin().await.unwrap();
+        for key in keys {
+            let insert = sqlx::query("INSERT INTO aggregate VALUES ($1, 0)").bind(key.as_ref());
+            insert.execute(tx.conn()).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        test
     }
 
     /// A pool of its own, as another process would have it.
@@ -216,6 +230,26 @@ pub async fn publish(database: &Database, events: &[Noted]) -> Vec<EventId> {
     let ids = events.iter().map(|event| outbox.publish(event).unwrap()).collect();
     database.commit(tx, outbox).await.unwrap();
     ids
+}
+
+const AGGREGATES: Migration = Migration {
+    version: 1,
+    name: "aggregates",
+    sql: "CREATE TABLE aggregate (id TEXT PRIMARY KEY, version BIGINT NOT NULL);",
+};
+
+/// What a service does: lock the aggregate's row, change it, say so.
+pub async fn increment(database: &Database, key: &str) -> EventId {
+    let mut tx = database.begin().await.unwrap();
+    let version: i64 = sqlx::query_scalar("UPDATE aggregate SET version = version + 1 WHERE id = $1 RETURNING version")
+        .bind(key)
+        .fetch_one(tx.conn())
+        .await
+        .unwrap();
+    let mut outbox = outbox();
+    let id = outbox.publish(&Noted::new(key, u32::try_from(version).unwrap())).unwrap();
+    database.commit(tx, outbox).await.unwrap();
+    id
 }
 
 pub fn outbox() -> Outbox {
