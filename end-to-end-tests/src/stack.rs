@@ -160,7 +160,7 @@ impl Stack {
     /// Waits until every instance says that it is ready.
     ///
     /// # Errors
-    /// When one is not within 60 s; the error shows its log.
+    /// When one is not within 120 s; the error shows its log.
     pub async fn wait_until_ready(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(120);
         for process in self.services.values().flatten() {

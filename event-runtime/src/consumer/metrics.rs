@@ -126,7 +126,7 @@ impl ConsumerMetrics {
         registry.register("assigned_partitions", "Partitions this member has", self.assigned_partitions.clone());
         let held = "Partitions that wait until the database says how their last owner left them";
         registry.register("held_partitions", held, self.held_partitions.clone());
-        let careful = "Partitions whose records are handled alone because their last owner died";
+        let careful = "Partitions whose records are handled alone because two owners in a row died";
         registry.register("careful_partitions", careful, self.careful_partitions.clone());
         registry.register("record_crashes", "Times that a record ended its process", self.crashes.clone());
         let floods = "Times that a flood of dead letters stopped the consumer";

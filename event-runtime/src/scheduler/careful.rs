@@ -2,16 +2,17 @@
 //!
 //! A partition is *held* until it is known how its earlier owner left it ([`Scheduler::admit`]). One that ended without
 //! giving it back may have been killed by anybody. But when the next one ends as well before the partition was handled
-//! any further, one of the records in hand may be the cause, and nobody knows which: the partition is *careful*. A careful record is attempted alone, nothing else of the scheduler beside it, so that whoever starts the
-//! attempt can note durably which record it is and another death has a culprit. From then on the record is careful
-//! wherever it turns up, its deaths count as attempts, and after the last it is dead-lettered without its handler.
+//! any further, one of the records in hand may be the cause, and nobody knows which: the partition is *careful*. A
+//! careful record is attempted alone, nothing else of the scheduler beside it, so that whoever starts the attempt can
+//! note durably which record it is and another death has a culprit. From then on the record is careful wherever it
+//! turns up, its deaths count as attempts, and after the last it is dead-lettered without its handler.
 //!
 //! How long a partition stays careful: what ran when its owner died is among the first records that are not handled.
-//! So it is over after some times as many fresh successes or dead letters as attempts may run side by side, and no fewer
-//! than a transaction may hold; what was
-//! handled before the death (`proves_dependency: false`) counts for nothing, for there may be any number of it above a
-//! record that waits. Should the cause stand farther behind, it kills once more, but each life leaves fewer before it.
-//! And it is over where the partition ended when it was assigned: the dead one cannot have seen more.
+//! So it is over after some times as many fresh successes or dead letters as attempts may run side by side, and no
+//! fewer than a transaction may hold; what was handled before the death (`proves_dependency: false`) counts for nothing,
+//! for there may be any number of it above a record that waits. Should the cause stand farther behind, it kills once
+//! more, but each life leaves fewer before it. And it is over where the partition ended when it was assigned: the dead
+//! one cannot have seen more.
 
 use std::collections::BTreeMap;
 
@@ -31,8 +32,8 @@ pub struct Legacy {
 }
 
 impl Legacy {
-    /// Whether one of the partition's records may be the cause: nobody kills the same one twice at the same place, and a
-    /// culprit's neighbours were in the same hands.
+    /// Whether one of the partition's records may be the cause: nobody kills the same one twice at the same place, and
+    /// a culprit's neighbours were in the same hands.
     pub fn is_suspect(&self) -> bool {
         self.deaths > 1 || self.culprit.is_some()
     }

@@ -8,8 +8,8 @@ use crate::{Clock, Database, assignments, error::Chain, inbox};
 
 const EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// Forgets handled events, and records that ended the process, once no topic can deliver them again; `retention` is that of the topic that keeps records
-/// longest.
+/// Forgets handled events, and records that ended the process, once no topic can deliver them again; `retention` is
+/// that of the topic that keeps records longest.
 pub(super) async fn run(database: Database, clock: Clock, retention: Duration, stop: CancellationToken) {
     let keep = inbox::kept_for(retention);
     let mut ticks = tokio::time::interval(EVERY);
