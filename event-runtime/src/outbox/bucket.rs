@@ -138,10 +138,26 @@ mod tests {
 
     #[test]
     fn a_set_holds_what_was_put_in() {
-        let set: Buckets = [0, 3, 15].into_iter().filter_map(Bucket::numbered).collect();
-        assert_eq!(set.sql_list(), "0,3,15");
-        assert_eq!(set.without(Bucket::numbered(3).into_iter().collect()).len(), 2);
-        assert_eq!(Buckets::default().sql_list(), "NULL");
+        let set = buckets(&[0, 3, 15, 3]);
+        assert_eq!(set.iter().map(Bucket::number).collect::<Vec<_>>(), [0, 3, 15]);
+        assert_eq!(set.iter().map(Bucket::index).collect::<Vec<_>>(), [0, 3, 15]);
+        assert_eq!((set.len(), set.is_empty(), set.sql_list()), (3, false, "0,3,15".to_owned()));
+        let empty = Buckets::default();
+        assert_eq!((empty.len(), empty.is_empty(), empty.sql_list()), (0, true, "NULL".to_owned()));
+        assert_eq!((Buckets::all().len(), Buckets::all().iter().count()), (16, 16));
         assert_eq!([Bucket::numbered(16), Bucket::numbered(-1)], [None, None]);
+        assert!(Bucket::numbered(15).is_some_and(|last| set.contains(last) && Buckets::from(last).contains(last)));
+    }
+
+    #[test]
+    fn sets_are_joined_and_cut() {
+        let (left, right) = (buckets(&[0, 3, 15]), buckets(&[3, 4]));
+        assert_eq!(left | right, buckets(&[0, 3, 4, 15]));
+        assert_eq!(left.and(right), buckets(&[3]));
+        assert_eq!(left.without(right), buckets(&[0, 15]));
+    }
+
+    fn buckets(numbers: &[i64]) -> Buckets {
+        numbers.iter().map(|number| Bucket::numbered(*number).unwrap()).collect()
     }
 }

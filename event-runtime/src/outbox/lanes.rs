@@ -108,36 +108,22 @@ mod tests {
     use std::collections::HashSet;
 
     use proptest::prelude::*;
-    use shared_events::EventId;
 
     use super::*;
-
-    fn row(seq: i64, key: &str) -> StoredRow {
-        StoredRow {
-            seq,
-            bucket: Bucket::of(key.as_bytes()),
-            fence: 1,
-            event_id: EventId::new(),
-            topic: "t".to_owned(),
-            key: key.to_owned(),
-            headers: Vec::new(),
-            value: vec![0; 10],
-            created_at: 0,
-        }
-    }
 
     #[test]
     fn a_row_that_is_read_twice_is_sent_once() {
         let mut lanes = Lanes::default();
-        assert!(lanes.admit(row(1, "a")).is_some());
-        assert!(lanes.admit(row(1, "a")).is_none());
+        assert!(lanes.admit(StoredRow::sample(1, "a")).is_some());
+        assert!(lanes.admit(StoredRow::sample(1, "a")).is_none());
         assert_eq!(lanes.next("a"), None);
     }
 
     #[test]
     fn no_more_is_read_than_memory_is_meant_for() {
         let mut lanes = Lanes::default();
-        let rows: Vec<StoredRow> = (0..MOST_ROWS).map(|seq| row(i64::try_from(seq).unwrap(), "a")).collect();
+        let rows: Vec<StoredRow> =
+            (0..MOST_ROWS).map(|seq| StoredRow::sample(i64::try_from(seq).unwrap(), "a")).collect();
         for row in &rows {
             assert!(lanes.has_room());
             lanes.admit(row.clone());
@@ -147,16 +133,46 @@ mod tests {
         assert!(lanes.has_room());
     }
 
+    #[test]
+    fn few_large_rows_fill_the_memory_as_well() {
+        let mut lanes = Lanes::default();
+        let bucket = Bucket::of(b"a");
+        assert!(lanes.hold(1, bucket, 15 * 1024 * 1024) && lanes.has_room());
+        assert!(lanes.hold(2, bucket, 1024 * 1024 - 1) && lanes.has_room());
+        assert!(lanes.hold(3, bucket, 1) && !lanes.has_room());
+        assert!(!lanes.hold(3, bucket, 1), "it is in hand already");
+        lanes.removed(3);
+        lanes.removed(3);
+        assert!(lanes.has_room());
+        assert!(lanes.hold(4, bucket, 1) && !lanes.has_room());
+    }
+
+    #[test]
+    fn what_is_in_hand_is_known_by_its_bucket() {
+        let mut lanes = Lanes::default();
+        let [a, b] = [b"a", b"c"].map(|key| Bucket::of(key));
+        assert_eq!((lanes.in_hand(), lanes.buckets()), (BTreeMap::new(), Buckets::default()));
+        for (seq, key) in [(1, "a"), (2, "c"), (3, "a")] {
+            lanes.admit(StoredRow::sample(seq, key));
+        }
+        let mut in_hand = lanes.in_hand();
+        in_hand.values_mut().for_each(|rows| rows.sort_unstable());
+        assert_eq!(in_hand, BTreeMap::from([(a, vec![1, 3]), (b, vec![2])]));
+        assert_eq!(lanes.buckets(), [a, b].into_iter().collect());
+        lanes.removed(2);
+        assert_eq!(lanes.buckets(), a.into());
+    }
+
     /// Were the second one kept, it would be sent before the first is read again.
     #[test]
     fn a_row_that_is_withdrawn_takes_along_what_waits_behind_it() {
         let mut lanes = Lanes::default();
-        let first = lanes.admit(row(1, "a")).unwrap();
-        assert!(lanes.admit(row(2, "a")).is_none() && lanes.admit(row(3, "b")).is_some());
+        let first = lanes.admit(StoredRow::sample(1, "a")).unwrap();
+        assert!(lanes.admit(StoredRow::sample(2, "a")).is_none() && lanes.admit(StoredRow::sample(3, "b")).is_some());
         lanes.withdraw(&first);
         assert_eq!(lanes.in_hand.keys().copied().collect::<Vec<_>>(), [3]);
-        assert_eq!(lanes.admit(row(1, "a")).map(|row| row.seq), Some(1));
-        assert!(lanes.admit(row(2, "a")).is_none());
+        assert_eq!(lanes.admit(StoredRow::sample(1, "a")).map(|row| row.seq), Some(1));
+        assert!(lanes.admit(StoredRow::sample(2, "a")).is_none());
         assert_eq!(lanes.next("a").map(|row| row.seq), Some(2));
     }
 
@@ -170,7 +186,7 @@ mod tests {
             let mut lanes = Lanes::default();
             let mut sending: Vec<StoredRow> = Vec::new();
             let mut sent: HashMap<String, Vec<i64>> = HashMap::new();
-            let mut unread = keys.iter().zip(1..).map(|(key, seq)| row(seq, &key.to_string())).collect::<VecDeque<_>>();
+            let mut unread = keys.iter().zip(1..).map(|(key, seq)| StoredRow::sample(seq, &key.to_string())).collect::<VecDeque<_>>();
             let total = unread.len();
             while sent.values().map(Vec::len).sum::<usize>() < total {
                 sending.extend(unread.pop_front().and_then(|row| lanes.admit(row)));

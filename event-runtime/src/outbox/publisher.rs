@@ -48,7 +48,7 @@ impl Publisher {
         let began = Instant::now();
         let mut backoff = Duration::from_millis(100);
         loop {
-            if !self.share.allows(&row) {
+            if !self.share.allows(&row, Instant::now()) {
                 return (row, None);
             }
             let error = match self.producer.send(row.to_record()).await {

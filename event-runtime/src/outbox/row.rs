@@ -76,6 +76,24 @@ impl StoredRow {
 }
 
 #[cfg(test)]
+impl StoredRow {
+    /// A row of this key, for the tests of what moves rows.
+    pub fn sample(seq: i64, key: &str) -> StoredRow {
+        StoredRow {
+            seq,
+            bucket: Bucket::of(key.as_bytes()),
+            fence: 1,
+            event_id: EventId::new(),
+            topic: "t".to_owned(),
+            key: key.to_owned(),
+            headers: Vec::new(),
+            value: vec![0; 10],
+            created_at: 0,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use jiff::Timestamp;
     use proptest::{option::of, prelude::*};
@@ -107,19 +125,22 @@ mod tests {
         )
     }
 
+    #[test]
+    fn a_row_takes_what_its_texts_and_its_value_take() {
+        let row = StoredRow::sample(1, "key");
+        assert_eq!(row.size(), 1 + 3 + 10);
+        let headers = [("one", "three"), ("x", "yz")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(StoredRow { headers: headers.to_vec(), ..row }.size(), 14 + 8 + 3);
+    }
+
     proptest! {
         #[test]
         fn an_envelope_is_the_same_after_the_table_and_the_record(envelope in envelopes(), value: Vec<u8>, key: String) {
             let row = StoredRow {
-                seq: 1,
-                bucket: Bucket::of(key.as_bytes()),
-                fence: 1,
                 event_id: envelope.id,
-                topic: "t".to_owned(),
-                key: key.clone(),
                 headers: serde_json::from_str(&headers_to_json(&envelope)).unwrap(),
                 value: value.clone(),
-                created_at: 0,
+                ..StoredRow::sample(1, &key)
             };
             let record = row.to_record();
             let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));

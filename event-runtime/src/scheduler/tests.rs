@@ -3,6 +3,7 @@
 mod batches;
 mod breaker;
 mod careful;
+mod counts;
 
 use std::{sync::Arc, time::Duration};
 
@@ -46,6 +47,17 @@ fn partitions_take_turns() {
     bench.offer_all(&[(0, "a"), (1, "b"), (2, "c")]);
     bench.scheduler.offer(&partition(1), 1, offer(70, "z"));
     assert_eq!(bench.start_all(), [0, 70]);
+}
+
+#[test]
+fn a_partition_that_ran_dry_has_one_turn_as_before() {
+    let mut bench = Bench::new(8);
+    bench.scheduler.assign(partition(1), 1);
+    bench.offer(0, "a");
+    assert_eq!(bench.start_all(), [0]);
+    bench.offer_all(&[(1, "b"), (2, "c")]);
+    bench.scheduler.offer(&partition(1), 1, offer(70, "z"));
+    assert_eq!(bench.start_all(), [1, 70, 2]);
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn batches_grow_while_they_are_fast_and_shrink_when_they_are_slow_or_fail() {
     bench.scheduler.assign(partition(0), 1);
     let mut offset = 0;
     let mut sizes = Vec::new();
-    for took in [1, 1, 1, 40, 1, 0, 400, 400, 400] {
+    for took in [1, 20, 1, 40, 1, 0, 400, 400, 400] {
         for _ in 0..16 {
             bench.offer(offset, "");
             offset += 1;
@@ -99,6 +99,57 @@ fn batches_grow_while_they_are_fast_and_shrink_when_they_are_slow_or_fail() {
         bench.finish_all();
     }
     assert_eq!(sizes, [2, 4, 8, 8, 4, 8, 4, 2, 1]);
+}
+
+#[test]
+fn after_fifty_transactions_of_one_record_two_are_tried_again() {
+    let mut bench = Bench::new(100);
+    bench.scheduler = Scheduler::new(bench.scheduler.limits).batching(8, false);
+    bench.scheduler.assign(partition(0), 1);
+    bench.scheduler.batch_failed();
+    for offset in 0..52 {
+        bench.offer(offset, "");
+    }
+    let sizes: Vec<_> = bench.start_batches().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [vec![1; 49], vec![2, 1]].concat());
+}
+
+/// The sizes of the batches in which four records start that come at that time.
+fn sizes_at(bench: &mut Bench, now: Duration) -> Vec<usize> {
+    bench.now = now;
+    for offset in (0..).skip(bench.started.len()).take(4) {
+        bench.offer(offset, "");
+    }
+    let sizes = bench.start_batches().iter().map(Vec::len).collect();
+    bench.finish_all();
+    // What waited for these.
+    bench.start_batches();
+    bench.finish_all();
+    sizes
+}
+
+fn contend(bench: &mut Bench) {
+    let last = bench.started.last().expect("a batch has run").ticket;
+    bench.scheduler.batch_contended(last);
+}
+
+#[test]
+fn the_relief_after_contention_lasts_longer_each_time_until_there_was_none_for_as_long() {
+    let mut bench = Bench::batching(2, true);
+    let s = Duration::from_secs;
+    let mut began = s(0);
+    for relief in [10, 20, 40, 80, 160, 320, 600, 600].map(s) {
+        assert_eq!(sizes_at(&mut bench, began), [2, 2]);
+        contend(&mut bench);
+        assert_eq!(sizes_at(&mut bench, began + relief - ms(1)), [2], "one at a time");
+        // It comes back as soon as that is over: with several at a time, so nobody else is to blame.
+        began += relief;
+    }
+    began += s(600);
+    assert_eq!(sizes_at(&mut bench, began), [2, 2]);
+    contend(&mut bench);
+    assert_eq!(sizes_at(&mut bench, began + s(9)), [2]);
+    assert_eq!(sizes_at(&mut bench, began + s(10)), [2, 2], "forgotten after another ten minutes");
 }
 
 #[test]

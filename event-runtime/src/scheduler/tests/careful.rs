@@ -80,6 +80,21 @@ fn after_a_crash_records_run_alone_until_enough_are_done() {
 }
 
 #[test]
+fn as_many_are_suspect_as_a_transaction_may_have_held() {
+    let mut bench = held();
+    bench.scheduler = Scheduler::new(bench.scheduler.limits).batching(10, false);
+    bench.scheduler.assign_held(partition(0), 1);
+    admit(&mut bench, true, &[]);
+    for offset in 0..10 {
+        assert_eq!(bench.scheduler.careful(), 1, "{offset}");
+        bench.offer(offset, "");
+        assert_eq!(bench.start_all(), [offset]);
+        bench.handled(offset);
+    }
+    assert_eq!(bench.scheduler.careful(), 0);
+}
+
+#[test]
 fn one_death_is_an_accident_unless_its_cause_is_known() {
     for (legacy, expected) in [
         (Legacy { deaths: 1, ..Legacy::default() }, &[0, 1][..]),
