@@ -14,7 +14,7 @@ use std::{
 };
 
 use sqlx::{
-    Any, AnyConnection, AnyPool, Connection as _, Executor as _, Transaction,
+    Any, AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Executor as _, Transaction,
     any::{AnyPoolOptions, install_default_drivers},
     postgres::PgConnectOptions,
     sqlite::SqliteConnectOptions,
@@ -203,6 +203,25 @@ impl Database {
         Ok(())
     }
 
+    /// The same database by a few connections of its own, on which the server ends what takes longer than `limit`. SQLite has
+    /// one writer and no server: there they are the same connections.
+    pub(crate) fn apart(&self, limit: Duration) -> Database {
+        let pool = match self.dialect {
+            Dialect::Postgres => limited_pool(&self.url, limit).expect("the URL has been read before"),
+            Dialect::Sqlite => return self.clone(),
+        };
+        Database { writers: pool.clone(), readers: pool, ..self.clone() }
+    }
+
+    /// Uses the connections of [`apart`](Database::apart) no more: each of them is closed as it is, without waiting for what
+    /// it is at. On SQLite they are everybody's, and stay.
+    pub(crate) fn abandon(&self) {
+        if self.dialect == Dialect::Postgres {
+            // Closed from the call on; the future would only wait until the last connection is gone.
+            drop(self.writers.close());
+        }
+    }
+
     /// Whether a transaction of the one is a transaction of the other: clones of one pool.
     pub(crate) fn is_same_as(&self, other: &Database) -> bool {
         Arc::ptr_eq(&self.commits, &other.commits)
@@ -294,22 +313,40 @@ const UNTESTED: Duration = Duration::from_secs(1);
 fn postgres_pools(url: &str) -> Result<(AnyPool, AnyPool), sqlx::Error> {
     // Read here by the driver itself, so that a port that is no number is told at once and not at the first connection.
     PgConnectOptions::from_str(url)?;
-    let pool = |connections| {
-        AnyPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(Duration::from_secs(5))
-            // The test costs a round trip; one that worked a moment ago is as likely to work as one just tested.
-            .test_before_acquire(false)
-            .before_acquire(|conn, used| {
-                Box::pin(async move {
-                    if used.idle_for >= UNTESTED {
-                        conn.ping().await?;
-                    }
-                    Ok(true)
-                })
+    Ok((postgres_pool(WRITERS).connect_lazy(url)?, postgres_pool(READERS).connect_lazy(url)?))
+}
+
+fn postgres_pool(connections: u32) -> AnyPoolOptions {
+    AnyPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(Duration::from_secs(5))
+        // The test costs a round trip; one that worked a moment ago is as likely to work as one just tested.
+        .test_before_acquire(false)
+        .before_acquire(|conn, used| {
+            Box::pin(async move {
+                if used.idle_for >= UNTESTED {
+                    conn.ping().await?;
+                }
+                Ok(true)
             })
-    };
-    Ok((pool(WRITERS).connect_lazy(url)?, pool(READERS).connect_lazy(url)?))
+        })
+}
+
+/// One connection to work on, and one more because the pool tests the one before for a moment after its use.
+fn limited_pool(url: &str, limit: Duration) -> Result<AnyPool, sqlx::Error> {
+    postgres_pool(2)
+        .after_connect(move |conn, _| Box::pin(async move { conn.execute(limits(limit)).await.map(drop) }))
+        .connect_lazy(url)
+}
+
+/// Has PostgreSQL end what takes longer on a connection. `lock_timeout` besides `statement_timeout`, because that one does
+/// not apply while a transaction commits; the last one is for a client that was cut off and cannot be told so.
+pub(crate) fn limits(limit: Duration) -> AssertSqlSafe<String> {
+    let millis = limit.as_millis().max(1);
+    AssertSqlSafe(format!(
+        "SET statement_timeout = {millis}; SET lock_timeout = {millis}; \
+         SET idle_in_transaction_session_timeout = {millis}"
+    ))
 }
 
 /// How SQLite opens the file, unless the URL says so itself.

@@ -16,9 +16,11 @@ mod poison;
 mod publisher;
 mod relay;
 mod row;
+mod session;
 mod share;
 mod store;
 mod table;
+mod waiting;
 mod wake;
 
 use jiff::Timestamp;

@@ -97,6 +97,11 @@ impl Lanes {
         self.in_hand.values().map(|row| row.bucket).collect()
     }
 
+    /// How many rows are in hand.
+    pub fn len(&self) -> usize {
+        self.in_hand.len()
+    }
+
     /// Whether more rows may be read.
     pub fn has_room(&self) -> bool {
         self.in_hand.len() < MOST_ROWS && self.bytes < MOST_BYTES

@@ -21,6 +21,7 @@ pub struct Metrics {
     pub(super) published: Counter,
     pub(super) retries: Counter,
     pub(super) set_aside: Counter,
+    pub(super) timeouts: Counter,
     pub(super) publish_seconds: Histogram,
 }
 
@@ -35,6 +36,7 @@ impl Metrics {
             published: Counter::default(),
             retries: Counter::default(),
             set_aside: Counter::default(),
+            timeouts: Counter::default(),
             // 1 ms to 65 s.
             publish_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
         }
@@ -61,6 +63,11 @@ impl Metrics {
             "outbox_set_aside",
             "Events that cannot be published (too large, no such topic, an unreadable row): SERVICE outbox list",
             metrics.set_aside.clone(),
+        );
+        families.register(
+            "outbox_timeouts",
+            "Answers of the database or of Kafka that the relay did not wait for any longer",
+            metrics.timeouts.clone(),
         );
         families.register(
             "outbox_publish_seconds",

@@ -2,15 +2,16 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use tokio::time::sleep;
+use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
+use tokio::time::{sleep, timeout};
 
-use super::{Metrics, Published, outage::Outage, row::StoredRow, share::Share, table::Fate};
+use super::{Metrics, Published, outage::Outage, row::StoredRow, share::Share, table::Fate, waiting::Waiting};
 use crate::{
-    Clock,
+    Clock, Origin,
     error::Chain,
     producer::{ProduceError, Producer},
 };
@@ -21,6 +22,7 @@ pub(super) struct Publisher {
     pub clock: Clock,
     pub metrics: Metrics,
     pub unknown_topic_patience: Duration,
+    pub patience: Duration,
     pub share: Share,
     pub kafka: Outage,
     /// Topics that a row has waited for in vain, and when it gave up. The rows behind it need not all wait as long.
@@ -28,17 +30,22 @@ pub(super) struct Publisher {
 }
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The producer gives up by itself after 30 s (`message.timeout.ms`), so one that says nothing for twice as long never will.
+/// Where that is set to more, a record is handed over again while the first one is on its way still: of one key only one row
+/// is, so that this repeats it and puts nothing out of order.
+const UNANSWERED: Duration = Duration::from_secs(60);
 
 impl Publisher {
-    pub fn new(producer: Producer, service: &'static str, clock: Clock) -> Publisher {
+    pub fn new(producer: Producer, service: &'static str, clock: Clock, waiting: Arc<Waiting>) -> Publisher {
         Publisher {
             producer,
             service,
             clock,
             metrics: Metrics::unregistered(),
             unknown_topic_patience: Duration::from_secs(60),
+            patience: UNANSWERED,
             share: Share::default(),
-            kafka: Outage::of("Kafka", service),
+            kafka: Outage::of("Kafka", service, waiting),
             missing: Mutex::default(),
         }
     }
@@ -51,7 +58,7 @@ impl Publisher {
             if !self.share.allows(&row, Instant::now()) {
                 return (row, None);
             }
-            let error = match self.producer.send(row.to_record()).await {
+            let error = match self.send(&row).await {
                 Ok(origin) => {
                     self.kafka.over();
                     self.count_published(&row);
@@ -75,6 +82,14 @@ impl Publisher {
             sleep(backoff).await;
             backoff = (backoff * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    async fn send(&self, row: &StoredRow) -> Result<Origin, ProduceError> {
+        timeout(self.patience, self.producer.send(row.to_record())).await.unwrap_or_else(|_| {
+            self.metrics.timeouts.inc();
+            let source = KafkaError::MessageProduction(RDKafkaErrorCode::OperationTimedOut);
+            Err(ProduceError::NotAcknowledged { topic: row.topic.clone(), source })
+        })
     }
 
     fn waited_for_topic(&self, topic: &str, since: Instant) -> bool {

@@ -24,7 +24,9 @@ use super::{
     outage::Outage,
     publisher::Publisher,
     row::StoredRow,
+    session::Session,
     table::{self, BATCH, Done, Fate},
+    waiting::Waiting,
     wake::{Bell, News, Wake},
 };
 use crate::{Clock, Database, error::Chain, producer::Producer};
@@ -36,7 +38,9 @@ pub struct Relay {
     clock: Clock,
     holder: Holder,
     publisher: Publisher,
+    session: Session,
     storage: Outage,
+    waiting: Arc<Waiting>,
 }
 
 /// How long rows that are on their way may take after the shutdown began.
@@ -46,6 +50,8 @@ const SLOW: Duration = Duration::from_secs(3);
 /// How often leases are extended, and those of others looked at.
 const LOOK_AT_LEASES: Duration = Duration::from_secs(1);
 const LOOK_AT_DEPTH: Duration = Duration::from_secs(5);
+/// After a count that failed: publishing waits for it, for as long as the relay's patience lasts.
+const LOOK_AT_DEPTH_AGAIN: Duration = Duration::from_secs(60);
 
 impl Relay {
     /// A relay for `service`, whose producer keeps its records' order.
@@ -56,18 +62,22 @@ impl Relay {
         on_published: Option<Arc<dyn OnPublished>>,
         clock: Clock,
     ) -> Relay {
+        let waiting = Arc::<Waiting>::default();
         Relay {
-            database,
             on_published,
             clock: clock.clone(),
             holder: Holder::new(Uuid::now_v7().to_string()),
-            publisher: Publisher::new(producer, service, clock),
-            storage: Outage::of("the database", service),
+            publisher: Publisher::new(producer, service, clock, Arc::clone(&waiting)),
+            session: Session::new(database.clone(), service, Arc::clone(&waiting)),
+            storage: Outage::of("the database", service, Arc::clone(&waiting)),
+            waiting,
+            database,
         }
     }
 
     /// Counts in `metrics`.
     pub fn with_metrics(mut self, metrics: Metrics) -> Relay {
+        self.session.timeouts = metrics.timeouts.clone();
         self.publisher.metrics = metrics;
         self
     }
@@ -79,6 +89,14 @@ impl Relay {
         self
     }
 
+    /// Gives up on what the database has not answered within `database` (default: 10 s, on SQLite 25 s; longer when it is
+    /// tried again) and on what Kafka has not acknowledged within `kafka` (default: a minute), and tries again.
+    pub fn with_patience(mut self, database: Duration, kafka: Duration) -> Relay {
+        self.session = self.session.with_patience(database);
+        self.publisher.patience = kafka;
+        self
+    }
+
     /// Publishes until `shutdown` is cancelled, then waits for the acknowledgements that are due and lets the other relays
     /// take over at once.
     pub async fn run(self, shutdown: CancellationToken) {
@@ -86,7 +104,10 @@ impl Relay {
         let mut work = Work::new();
         while !shutdown.is_cancelled() {
             match self.step(&mut work, &mut wake, &shutdown).await {
-                Ok(()) => self.storage.over(),
+                Ok(()) => {
+                    self.session.answered();
+                    self.storage.over();
+                }
                 // What was acknowledged stays in hand, so that nothing is published twice for it.
                 Err(error) => {
                     self.storage.failed(&error);
@@ -108,6 +129,7 @@ impl Relay {
         wake: &mut Wake,
         shutdown: &CancellationToken,
     ) -> Result<(), sqlx::Error> {
+        self.waiting.holds(work.lanes.len());
         if work.leases_due() {
             self.look_at_leases(work, wake).await?;
         }
@@ -121,7 +143,7 @@ impl Relay {
             let nap = nap.min(wake.poll_interval()).min(work.until_leases());
             self.wait(work, nap, wake, shutdown).await;
         } else if let Some(bell) = wake.rung().now_or_never() {
-            self.heard(bell, work, wake).await;
+            self.heard(bell, work, wake);
         }
         while let Some(Some((row, fate))) = work.sending.next().now_or_never() {
             self.arrived(work, row, fate);
@@ -133,12 +155,13 @@ impl Relay {
     /// Extends this relay's leases, and evens out its share with the other relays.
     async fn look_at_leases(&self, work: &mut Work<'_>, wake: &Wake) -> Result<(), sqlx::Error> {
         let (share, began, now) = (&self.publisher.share, Instant::now(), self.clock.now());
-        let before = share.held();
-        let standing = self.holder.extend(&self.database, now).await?;
+        let (before, database) = (share.held(), self.session.database());
+        let standing = self.session.within("extending its leases", self.holder.extend(&database, now)).await?;
         share.extended(&standing, began);
         work.leases_seen = Some(began);
         if !standing.free.is_empty() {
-            share.taken(self.holder.take(&self.database, standing.free, now).await?);
+            let taken = self.holder.take(&database, standing.free, now);
+            share.taken(self.session.within("taking free buckets", taken).await?);
             work.look = true;
         }
         self.give_back(work, wake).await?;
@@ -157,9 +180,10 @@ impl Relay {
         let share = &self.publisher.share;
         let ready = share.leaving().without(work.lanes.buckets());
         if !ready.is_empty() {
-            self.holder.release(&self.database, ready).await?;
+            let database = self.session.database();
+            self.session.within("giving buckets back", self.holder.release(&database, ready)).await?;
             share.given_back(ready);
-            wake.ring_elsewhere(News::Free).await;
+            wake.ring_elsewhere(News::Free);
         }
         Ok(())
     }
@@ -168,16 +192,24 @@ impl Relay {
     async fn measure(&self, work: &mut Work<'_>, held: Buckets, now: Timestamp) {
         let metrics = &self.publisher.metrics;
         if !held.contains(Bucket::FIRST) {
+            self.waiting.counted(None);
             return metrics.stand_by();
         }
-        if work.measured.is_some_and(|measured| measured.elapsed() < LOOK_AT_DEPTH) {
+        if work.measure_at.is_some_and(|next| Instant::now() < next) {
             return;
         }
-        work.measured = Some(Instant::now());
-        match depth(&self.database, now).await {
-            Ok(depth) => metrics.show(&depth),
+        let database = self.session.database();
+        match self.session.within("counting what waits", depth(&database, now)).await {
+            Ok(depth) => {
+                self.waiting.counted(Some(depth.rows));
+                metrics.show(&depth);
+                work.measure_at = Some(Instant::now() + LOOK_AT_DEPTH);
+            }
             // A row that cannot be counted must not keep the others from being published.
-            Err(error) => tracing::debug!(error = %Chain(&error), "the outbox was not counted"),
+            Err(error) => {
+                tracing::debug!(error = %Chain(&error), "the outbox was not counted");
+                work.measure_at = Some(Instant::now() + LOOK_AT_DEPTH_AGAIN);
+            }
         }
     }
 
@@ -187,7 +219,8 @@ impl Relay {
             work.look = false;
             return Ok(());
         }
-        let batch = table::read(&self.database, &open, &work.lanes.in_hand()).await?;
+        let (database, in_hand) = (self.session.database(), work.lanes.in_hand());
+        let batch = self.session.within("reading the oldest rows", table::read(&database, &open, &in_hand)).await?;
         // A full batch: there may be more.
         work.look = batch.rows.len() + batch.unreadable.len() == BATCH;
         for row in batch.rows {
@@ -213,15 +246,18 @@ impl Relay {
         work.next_due = None;
         let open = self.publisher.share.open();
         let Some(fence) = open.get(&Bucket::FIRST).copied() else { return Ok(()) };
-        let duties = table::duties(&self.database).await?;
+        let database = self.session.database();
+        let duties = self.session.within("looking for delayed rows", table::duties(&database)).await?;
         let now = self.clock.now();
         let due = duties.next_due.is_some_and(|due| due <= now);
         let mut held = true;
         if duties.unsorted {
-            held = table::sort(&self.database, &self.holder, fence, now).await?;
+            let sorted = table::sort(&database, &self.holder, fence, now);
+            held = self.session.within("sorting rows into buckets", sorted).await?;
         }
         if due && held {
-            held = table::move_due(&self.database, &self.holder, fence, now).await?;
+            let moved = table::move_due(&database, &self.holder, fence, now);
+            held = self.session.within("moving delayed rows that are due", moved).await?;
         }
         if !held {
             work.leases_seen = None;
@@ -229,7 +265,7 @@ impl Relay {
             // Rows for anyone, and perhaps more to do.
             work.look = true;
             if open.len() < Buckets::all().len() {
-                wake.ring_elsewhere(News::Rows).await;
+                wake.ring_elsewhere(News::Rows);
             }
         } else {
             work.next_due = duties.next_due;
@@ -242,18 +278,18 @@ impl Relay {
         tokio::select! {
             () = shutdown.cancelled() => {}
             Some((row, fate)) = work.sending.next() => self.arrived(work, row, fate),
-            bell = wake.rung() => self.heard(bell, work, wake).await,
+            bell = wake.rung() => self.heard(bell, work, wake),
             () = sleep(nap) => work.look = true,
         }
     }
 
-    async fn heard(&self, bell: Bell, work: &mut Work<'_>, wake: &Wake) {
+    fn heard(&self, bell: Bell, work: &mut Work<'_>, wake: &Wake) {
         match bell {
             Bell::Here(buckets) => {
                 let open = self.publisher.share.open().into_keys().collect();
                 work.look |= !buckets.and(open).is_empty();
                 if !buckets.without(open).is_empty() {
-                    wake.ring_elsewhere(News::Rows).await;
+                    wake.ring_elsewhere(News::Rows);
                 }
             }
             Bell::Rows => work.look = true,
@@ -281,8 +317,9 @@ impl Relay {
 
     /// Removes what arrived.
     async fn settle(&self, work: &mut Work<'_>) -> Result<(), sqlx::Error> {
-        let on_published = self.on_published.as_deref();
-        if !table::settle(&self.database, &self.holder, on_published, &work.done, self.clock.now()).await? {
+        let (database, on_published) = (self.session.database(), self.on_published.as_deref());
+        let settled = table::settle(&database, &self.holder, on_published, &work.done, self.clock.now());
+        if !self.session.within("removing published rows", settled).await? {
             let service = self.publisher.service;
             tracing::info!(service, "another relay has taken buckets over; some events may be published twice");
             work.leases_seen = None;
@@ -306,8 +343,9 @@ impl Relay {
         if !work.done.is_empty() {
             self.settle(&mut work).await?;
         }
-        self.holder.leave(&self.database).await?;
-        wake.ring_elsewhere(News::Free).await;
+        let database = self.session.database();
+        self.session.within("leaving its buckets to others", self.holder.leave(&database)).await?;
+        wake.ring_last(News::Free).await;
         Ok(())
     }
 }
@@ -326,8 +364,8 @@ struct Work<'a> {
     leases_seen: Option<Instant>,
     /// When Kafka last acknowledged something, or nothing was on its way.
     progress: Instant,
-    /// When the depth was last counted.
-    measured: Option<Instant>,
+    /// When the depth is next counted.
+    measure_at: Option<Instant>,
 }
 
 impl Work<'_> {
@@ -340,7 +378,7 @@ impl Work<'_> {
             next_due: None,
             leases_seen: None,
             progress: Instant::now(),
-            measured: None,
+            measure_at: None,
         }
     }
 

@@ -2,14 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::postgres::PgListener;
+use sqlx::{AnyConnection, Connection as _, Executor as _, postgres::PgListener};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
+    time::{sleep, timeout},
 };
 
 use super::bucket::{BUCKETS, Bucket, Buckets};
-use crate::{Database, database::Dialect};
+use crate::{
+    Database,
+    database::{Dialect, limits},
+};
 
 const CHANNEL: &str = "event_runtime_outbox";
 
@@ -38,12 +42,15 @@ pub(super) struct Wake {
     name: String,
     committed: watch::Receiver<Commits>,
     heard: Commits,
+    /// Rung in other processes.
     elsewhere: Arc<Elsewhere>,
-    /// Listens on a connection of its own; ends with this.
-    _listener: JoinSet<()>,
+    /// To be rung in other processes.
+    passed_on: Arc<Elsewhere>,
+    /// One listens, one rings, each on a connection of its own; they end with this.
+    _helpers: JoinSet<()>,
 }
 
-/// The bells that other processes ring.
+/// The bells between processes.
 #[derive(Default)]
 struct Elsewhere {
     rows: Notify,
@@ -91,14 +98,16 @@ impl News {
 impl Wake {
     /// For the relay of that `name`, which does not hear what it rings itself.
     pub fn new(database: &Database, name: &str) -> Wake {
-        let elsewhere = Arc::new(Elsewhere::default());
-        let mut listener = JoinSet::new();
+        let (elsewhere, passed_on) = <(Arc<Elsewhere>, Arc<Elsewhere>)>::default();
+        let mut helpers = JoinSet::new();
         if database.dialect() == Dialect::Postgres {
-            listener.spawn(listen(database.clone(), name.to_owned(), Arc::clone(&elsewhere)));
+            helpers.spawn(listen(database.clone(), name.to_owned(), Arc::clone(&elsewhere)));
+            helpers.spawn(pass_on(database.clone(), name.to_owned(), Arc::clone(&passed_on)));
         }
         let committed = database.commits();
         let heard = *committed.borrow();
-        Wake { database: database.clone(), name: name.to_owned(), committed, heard, elsewhere, _listener: listener }
+        let (database, name) = (database.clone(), name.to_owned());
+        Wake { database, name, committed, heard, elsewhere, passed_on, _helpers: helpers }
     }
 
     /// Waits for a bell. May be dropped at any time without losing one.
@@ -125,20 +134,64 @@ impl Wake {
         }
     }
 
-    /// Rings the bell of the relays in other processes.
+    /// Rings the bell of the relays in other processes, soon: nothing waits for it.
     ///
     /// The writers themselves do not notify: NOTIFY inside a transaction makes PostgreSQL commit all such transactions
     /// one after the other. The relay of their process passes on what is not for itself, once for any number of commits.
-    pub async fn ring_elsewhere(&self, news: News) {
-        if self.database.dialect() == Dialect::Sqlite {
-            return;
-        }
-        let words = news.words(&self.name);
-        let rung = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(words).execute(self.database.pool());
-        if let Err(error) = rung.await {
-            tracing::debug!(%error, "the other relays will notice by polling");
+    pub fn ring_elsewhere(&self, news: News) {
+        match news {
+            News::Rows => self.passed_on.rows.notify_one(),
+            News::Free => self.passed_on.free.notify_one(),
         }
     }
+
+    /// As [`Wake::ring_elsewhere`], and waits until it is rung: for the last time.
+    pub async fn ring_last(&self, news: News) {
+        if self.database.dialect() == Dialect::Postgres {
+            ring(&mut None, &self.database, &news.words(&self.name)).await;
+        }
+    }
+}
+
+/// How long a bell may take. Whoever does not hear it looks by itself soon after.
+const RINGING: Duration = Duration::from_secs(1);
+
+/// Rings what is to be rung, once for any number of times that it was asked for meanwhile. A NOTIFY waits at its commit for
+/// one lock of the whole server, so that anybody's NOTIFY can hold it up.
+async fn pass_on(database: Database, name: String, bells: Arc<Elsewhere>) {
+    let mut connection = None;
+    loop {
+        let news = tokio::select! {
+            () = bells.rows.notified() => News::Rows,
+            () = bells.free.notified() => News::Free,
+        };
+        if !ring(&mut connection, &database, &news.words(&name)).await {
+            sleep(RINGING).await;
+        }
+    }
+}
+
+/// Whether it rang. A connection that did not answer is closed, and the server ends what it was at.
+async fn ring(connection: &mut Option<AnyConnection>, database: &Database, words: &str) -> bool {
+    let taken = connection.take();
+    let rung = async {
+        let mut ringing = match taken {
+            Some(ringing) => ringing,
+            None => {
+                let mut new = AnyConnection::connect(database.connection_url()).await?;
+                new.execute(limits(RINGING)).await?;
+                new
+            }
+        };
+        sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(words).execute(&mut ringing).await?;
+        Ok::<_, sqlx::Error>(ringing)
+    };
+    match timeout(RINGING, rung).await {
+        Ok(Ok(ringing)) => *connection = Some(ringing),
+        Ok(Err(error)) => tracing::debug!(%error, "the other relays were not told and will notice by polling"),
+        Err(_) => tracing::debug!("the other relays were not told within {RINGING:?} and will notice by polling"),
+    }
+    connection.is_some()
 }
 
 async fn listen(database: Database, name: String, bells: Arc<Elsewhere>) {
@@ -146,7 +199,7 @@ async fn listen(database: Database, name: String, bells: Arc<Elsewhere>) {
         if let Err(error) = listen_once(&database, &name, &bells).await {
             tracing::debug!(%error, "not listening for notifications; polling meanwhile");
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -172,7 +225,6 @@ async fn listen_once(database: &Database, name: &str, bells: &Elsewhere) -> Resu
 mod tests {
     use futures_util::FutureExt as _;
     use shared_events::{CorrelationId, OrderDeadlineReached, OrderId};
-    use tokio::time::{sleep, timeout};
 
     use super::*;
     use crate::{Clock, Outbox};
@@ -210,7 +262,7 @@ mod tests {
             let ring_until_heard = async {
                 loop {
                     // Again and again, because the listener connects in its own time.
-                    ringing.ring_elsewhere(news).await;
+                    ringing.ring_elsewhere(news);
                     sleep(Duration::from_millis(20)).await;
                 }
             };

@@ -9,6 +9,7 @@ mod inbox;
 mod migrations;
 mod outbox;
 mod outbox_faults;
+mod outbox_hangs;
 mod outbox_load;
 mod outbox_sharing;
 mod producer;
