@@ -12,7 +12,7 @@ use tracing::{Instrument, Span};
 
 use super::{
     dead_letter::{dead_letter, without_value},
-    kinds::{Answer, Attempt, Handled, Handler},
+    kinds::{Answer, Attempt, Handled},
     metrics::{ConsumerMetrics, EventLabels, RecordLabels},
     router::{Content, Job, UndecodableError},
 };
@@ -71,6 +71,12 @@ impl Runner {
         }
     }
 
+    /// The end of a record that was handled before, or dead-lettered, and does not reach its handler.
+    pub(super) fn duplicate(&self, job: &Job, attempt: u32) -> Outcome {
+        self.span(job, attempt).in_scope(|| self.count_handled(job, Handled::Duplicate, Duration::ZERO));
+        Outcome::Handled { proves_dependency: false }
+    }
+
     /// Counts a record that is done, and says so if there was nothing to do.
     pub(super) fn count_handled(&self, job: &Job, handled: Handled, took: Duration) {
         let labels = self.labels(job);
@@ -120,28 +126,24 @@ impl Runner {
                 origin = %job.record.origin,
                 "the process ended while the handler took note of the dead letter; going on without"
             );
-            return self.bury_untold(job, attempts, handler.as_ref()).await;
+            return Outcome::Buried;
         }
         match self.contained(CONTENTION_REPEATS, || handler.exhausted(self.attempt(job, attempts, true), error)).await {
             Ok(()) => Outcome::Buried,
-            // It would be rejected for ever, and hold back its partition.
+            // It would be rejected for ever, and hold back its partition. Delivered again, because the process ended before
+            // its offset was committed, it must not be handled.
             Err(failure @ HandlerError::Reject(_)) => {
                 tracing::error!(
                     origin = %job.record.origin,
                     error = %Chain(&failure),
                     "the handler cannot take note of the dead letter; going on without"
                 );
-                self.bury_untold(job, attempts, handler.as_ref()).await
+                let note = || handler.note_dead(self.attempt(job, attempts, true));
+                match self.contained(CONTENTION_REPEATS, note).await {
+                    Ok(()) => Outcome::Buried,
+                    Err(failure) => not_noted(job, &failure),
+                }
             }
-            Err(failure) => not_noted(job, &failure),
-        }
-    }
-
-    /// The end of a record whose handler cannot be told. Before its offset is committed the process may end once more,
-    /// because of another record: this one must not be handled again then.
-    async fn bury_untold(&self, job: &Job, attempts: u32, handler: &dyn Handler) -> Outcome {
-        match self.contained(CONTENTION_REPEATS, || handler.note_dead(self.attempt(job, attempts, true))).await {
-            Ok(()) => Outcome::Buried,
             Err(failure) => not_noted(job, &failure),
         }
     }
@@ -219,7 +221,7 @@ impl Runner {
     }
 }
 
-fn not_noted(job: &Job, failure: &HandlerError) -> Outcome {
+pub(super) fn not_noted(job: &Job, failure: &HandlerError) -> Outcome {
     tracing::error!(
         origin = %job.record.origin,
         error = %Chain(failure),

@@ -18,12 +18,15 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::router::Job;
+use super::{
+    attempt::{Runner, not_noted},
+    router::Job,
+};
 use crate::{
     Database, HandlerError,
     assignments::Assignments,
     error::Chain,
-    scheduler::{Generation, Legacy, Outcome, Partition, Task},
+    scheduler::{CrashedError, Generation, Legacy, Outcome, Partition, Task},
 };
 
 /// Between two attempts to take partitions over while the database is away.
@@ -210,26 +213,48 @@ impl Custody {
         }
     }
 
-    /// `attempt`, with a note beforehand that it is this record which runs alone.
+    /// Runs `task` for `job`, with a note beforehand that it is this record which runs alone.
     pub(super) fn alone(
         &self,
-        job: &Job,
-        task: &Task,
-        attempt: impl Future<Output = Outcome> + Send + 'static,
+        runner: Arc<Runner>,
+        job: Arc<Job>,
+        task: Task,
+        number: u32,
     ) -> impl Future<Output = Outcome> + Send + 'static {
         let rows = self.rows.clone();
         let origin = &job.record.origin;
         let (partition, offset) =
             (Partition { topic: origin.topic.as_str().into(), number: origin.partition }, origin.offset);
-        let bury = matches!(task, Task::Bury(_));
         async move {
-            let Some(rows) = rows else { return beside(attempt).await };
+            let run = runner.clone().run(job.clone(), task.clone(), number);
+            let Some(rows) = rows else { return beside(run).await };
             let _nobody_else_runs = PROCESS.write().await;
             if let Err(error) = rows.begin_alone(&partition, offset).await {
                 // Without the note nobody would know what ended the process.
+                let bury = matches!(task, Task::Bury(_));
                 return if bury { Outcome::BuryFailed } else { Outcome::Failed(HandlerError::from(error)) };
             }
-            let outcome = attempt.await;
+            let attempt = runner.attempt(&job, number, true);
+            let outcome = match task {
+                Task::Handle { .. } => match attempt.is_done(&rows.database).await {
+                    // A plain handler does not look there itself: for records beside others that would cost too much. So
+                    // after a kill from outside, which nobody is blamed for, such a record may end one process more.
+                    Ok(true) => runner.duplicate(&job, number),
+                    Ok(false) => run.await,
+                    Err(error) => Outcome::Failed(HandlerError::from(error)),
+                },
+                Task::Bury(error) => match run.await {
+                    // Before its offset is committed the process may end once more, because of another record: this one
+                    // must not be handled again then, whether or not its handler was told.
+                    Outcome::Buried if error.source_error().is::<CrashedError>() => {
+                        match attempt.note_dead(&rows.database).await {
+                            Ok(()) => Outcome::Buried,
+                            Err(failure) => not_noted(&job, &HandlerError::from(failure)),
+                        }
+                    }
+                    outcome => outcome,
+                },
+            };
             let done = matches!(outcome, Outcome::Handled { .. } | Outcome::Buried);
             if let Err(error) = rows.end_alone(&partition, offset, done).await {
                 // The next attempt alone replaces the note; it is wrong if the process is killed before that.

@@ -225,13 +225,15 @@ impl Dispatcher {
 
     fn start_one(&mut self, start: Start<Arc<Job>>) {
         let Start { ticket, payload: job, task, attempt, careful } = start;
-        let run = self.runner.clone().run(job.clone(), task.clone(), attempt).in_current_span();
         let abort = match careful {
             true => {
-                let run = self.custody.alone(&job, &task, run);
-                self.work.attempts.spawn(async { Ended::One(run.await) })
+                let run = self.custody.alone(self.runner.clone(), job.clone(), task, attempt);
+                self.work.attempts.spawn(async { Ended::One(run.await) }.in_current_span())
             }
-            false => self.work.attempts.spawn(async { Ended::One(beside(run).await) }),
+            false => {
+                let run = self.runner.clone().run(job.clone(), task, attempt);
+                self.work.attempts.spawn(async { Ended::One(beside(run).await) }.in_current_span())
+            }
         };
         self.work.tickets.insert(abort.id(), vec![ticket]);
         self.work.running.insert(ticket, RunningAttempt { job, attempt, abort });

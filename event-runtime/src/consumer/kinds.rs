@@ -230,7 +230,16 @@ impl Attempt<'_> {
         })
     }
 
-    async fn note_dead(&self, database: &Database) -> Result<(), sqlx::Error> {
+    /// Whether the inbox of `database` says that nothing may follow.
+    pub(super) async fn is_done(&self, database: &Database) -> Result<bool, sqlx::Error> {
+        let Some(envelope) = self.envelope else { return Ok(false) };
+        let mut tx = database.begin().await?;
+        let seen = inbox::seen(&mut tx, self.group, envelope.id, self.replay).await?;
+        tx.rollback().await?;
+        Ok(seen)
+    }
+
+    pub(super) async fn note_dead(&self, database: &Database) -> Result<(), sqlx::Error> {
         let Some(envelope) = self.envelope else { return Ok(()) };
         let mut tx = database.begin().await?;
         inbox::record(&mut tx, self.group, envelope.id, self.replay, Fate::Dead, self.now).await?;

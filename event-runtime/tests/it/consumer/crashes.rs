@@ -19,6 +19,8 @@ use event_runtime::{
     },
     producer::Producer,
 };
+use serde::{Deserialize, Serialize};
+use shared_events::{Event, Topic};
 use sqlx::Row as _;
 use test_support::{TempDatabase, eventually};
 
@@ -282,6 +284,50 @@ async fn a_record_whose_handler_is_not_told_of_its_dead_letter_is_not_handled_ag
     assert!(scene.script.exhausted().is_empty(), "the handler was told");
     assert_eq!(scene.metric("consumer_dead_letters_total"), 2.0);
     assert_eq!(scene.metric("consumer_records_duplicate_total"), 2.0);
+}
+
+/// Not even of a plain handler, which has no inbox, where the consumer has a database for others. What is delivered again
+/// runs alone, as it does when a record has ended the process once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_ended_the_process_is_not_handled_again_by_a_plain_handler() {
+    let scene = Scene::new().await;
+    for (offset, crashes) in [(0, RETRY_ATTEMPTS), (1, 0), (2, 0)] {
+        remember_crashes(&scene.database, offset, crashes).await;
+    }
+    let consumer = scene.start(scene.plain().transactional(&scene.database, Beside));
+    let envelope = scene.publish("a", "doom").await;
+    scene.publish_with(&Note::new("a", "doom"), &envelope, &[]).await;
+    let replay = [(header::TARGET_GROUP, GROUP), (header::REPLAY_COUNT, "1")];
+    scene.publish_with(&Note::new("a", "mended"), &envelope, &replay).await;
+    scene.wait_for_commit(3).await;
+    consumer.shutdown(PATIENCE).await.unwrap();
+    assert_eq!(scene.script.of_key("a"), ["mended"]);
+    assert_eq!(scene.metric("consumer_dead_letters_total"), 1.0);
+    assert_eq!(scene.metric("consumer_records_duplicate_total"), 1.0);
+    assert_eq!(count(&scene.database, "consumer_crashes").await, 0);
+}
+
+/// An event that nobody says.
+#[derive(Serialize, Deserialize)]
+struct Unsaid;
+
+impl Event for Unsaid {
+    const TYPE: &'static str = "note.unsaid";
+    const TOPIC: Topic = Note::TOPIC;
+
+    fn key(&self) -> String {
+        String::new()
+    }
+}
+
+struct Beside;
+
+impl TransactionalHandler for Beside {
+    type Event = Unsaid;
+
+    async fn handle(&self, _tx: &mut Tx, _outbox: &mut Outbox, _: &Delivery<Unsaid>) -> Result<(), HandlerError> {
+        Ok(())
+    }
 }
 
 async fn remember_crashes(database: &Database, offset: i64, crashes: u32) {
