@@ -11,6 +11,7 @@ pub mod cli;
 mod clock;
 pub mod config;
 pub mod consumer;
+mod context;
 pub mod database;
 mod delivery;
 pub mod embedded;

@@ -5,31 +5,37 @@
 //! able to bear a duplicate.
 
 use std::{
+    future::pending,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use rdkafka::{
-    ClientConfig, ClientContext,
-    config::RDKafkaLogLevel,
+    ClientConfig,
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord, Producer as _},
 };
+use tokio::sync::watch;
 
 use crate::{
     Origin,
     config::{ConfigError, KafkaConfig},
+    context::{QuietContext, report_statistics},
 };
 
 /// Writes records and waits until they are acknowledged by all in-sync replicas. Clones share one client.
 #[derive(Clone)]
 pub struct Producer {
     config: ClientConfig,
-    client: Arc<RwLock<Client>>,
+    client: Arc<RwLock<Arc<Client>>>,
 }
 
-type Client = Arc<FutureProducer<QuietContext>>;
+/// A client of librdkafka, until it is beyond repair.
+struct Client {
+    kafka: FutureProducer<QuietContext>,
+    stranded: watch::Receiver<bool>,
+}
 
 /// A record on its way to a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,7 +116,8 @@ impl Producer {
                 config.set(name, value);
             }
         }
-        let client = Arc::new(RwLock::new(connect(&config)?));
+        report_statistics(&mut config);
+        let client = Arc::new(RwLock::new(Client::connect(&config)?));
         Ok(Producer { config, client })
     }
 
@@ -123,7 +130,7 @@ impl Producer {
     pub async fn send(&self, record: OutgoingRecord) -> Result<Origin, ProduceError> {
         let client = self.client();
         let acknowledgement = loop {
-            match client.send_result(to_kafka(&record)).map_err(|(error, _)| error) {
+            match client.kafka.send_result(to_kafka(&record)).map_err(|(error, _)| error) {
                 Ok(acknowledgement) => break acknowledgement,
                 Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -131,36 +138,46 @@ impl Producer {
                 Err(error) => return Err(self.failed(client, record.topic, error)),
             }
         };
-        match acknowledgement.await {
-            Ok(Ok(delivery)) => {
-                Ok(Origin { topic: record.topic, partition: delivery.partition, offset: delivery.offset })
-            }
-            Ok(Err((error, _))) => Err(self.failed(client, record.topic, error)),
-            Err(_) => Err(self.failed(client, record.topic, KafkaError::Canceled)),
+        let delivery = tokio::select! {
+            acknowledged = acknowledgement => match acknowledged {
+                Ok(delivery) => delivery.map_err(|(error, _)| error),
+                Err(_) => Err(KafkaError::Canceled),
+            },
+            () = client.stranded() => Err(KafkaError::MessageProduction(RDKafkaErrorCode::AllBrokersDown)),
+        };
+        match delivery {
+            Ok(delivery) => Ok(Origin { topic: record.topic, partition: delivery.partition, offset: delivery.offset }),
+            Err(error) => Err(self.failed(client, record.topic, error)),
         }
     }
 
-    fn client(&self) -> Client {
-        Arc::clone(&self.client.read().unwrap_or_else(PoisonError::into_inner))
+    fn client(&self) -> Arc<Client> {
+        let current = || Arc::clone(&self.client.read().unwrap_or_else(PoisonError::into_inner));
+        let client = current();
+        match client.defect() {
+            None => client,
+            Some(defect) => {
+                self.replace(client, defect);
+                current()
+            }
+        }
     }
 
-    fn failed(&self, client: Client, topic: String, error: KafkaError) -> ProduceError {
-        if client.client().fatal_error().is_some() {
-            self.replace(client);
+    fn failed(&self, client: Arc<Client>, topic: String, error: KafkaError) -> ProduceError {
+        if let Some(defect) = client.defect() {
+            self.replace(client, defect);
         }
         classify(topic, error)
     }
 
-    /// A fatal error (the broker no longer knows the idempotent producer's sequence, say after it lost its data) makes
-    /// librdkafka refuse everything for ever; only a new client helps.
-    fn replace(&self, broken: Client) {
+    fn replace(&self, broken: Arc<Client>, defect: &str) {
         let mut current = self.client.write().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&current, &broken) {
             return;
         }
-        match connect(&self.config) {
+        match Client::connect(&self.config) {
             Ok(client) => {
-                tracing::warn!("the Kafka producer had a fatal error; going on with a new one");
+                tracing::warn!("the Kafka producer {defect}; going on with a new one");
                 let replaced = std::mem::replace(&mut *current, client);
                 // Dropping a client waits for its thread; this one may be the last that holds it.
                 std::thread::spawn(move || drop((replaced, broken)));
@@ -175,13 +192,34 @@ impl Producer {
     /// When `timeout` is over first.
     pub async fn flush(&self, timeout: Duration) -> Result<(), ProduceError> {
         let client = self.client();
-        let flushed = tokio::task::spawn_blocking(move || client.flush(timeout)).await;
+        let flushed = tokio::task::spawn_blocking(move || client.kafka.flush(timeout)).await;
         flushed.unwrap_or(Err(KafkaError::Canceled)).map_err(ProduceError::Client)
     }
 }
 
-fn connect(config: &ClientConfig) -> Result<Client, ProduceError> {
-    config.create_with_context(QuietContext).map(Arc::new).map_err(ProduceError::Client)
+impl Client {
+    fn connect(config: &ClientConfig) -> Result<Arc<Client>, ProduceError> {
+        let (context, stranded) = QuietContext::new();
+        let kafka = config.create_with_context(context).map_err(ProduceError::Client)?;
+        Ok(Arc::new(Client { kafka, stranded }))
+    }
+
+    /// Why only a new client helps.
+    fn defect(&self) -> Option<&'static str> {
+        // Say the broker no longer knows the idempotent producer's sequence, since it lost its data: librdkafka refuses
+        // everything for ever.
+        if self.kafka.client().fatal_error().is_some() {
+            return Some("had a fatal error");
+        }
+        self.stranded.borrow().then_some("was told of no brokers and knows none any more")
+    }
+
+    /// Returns once it knows no broker any more.
+    async fn stranded(&self) {
+        if self.stranded.clone().wait_for(|stranded| *stranded).await.is_err() {
+            pending().await
+        }
+    }
 }
 
 fn to_kafka(record: &OutgoingRecord) -> FutureRecord<'_, [u8], [u8]> {
@@ -209,27 +247,5 @@ fn classify(topic: String, source: KafkaError) -> ProduceError {
             ProduceError::UnknownTopic { topic, source }
         }
         _ => ProduceError::NotAcknowledged { topic, source },
-    }
-}
-
-/// Sends librdkafka's words to our log, quietly: who waits for an answer is told as well, and says what it means.
-pub(crate) struct QuietContext;
-
-impl ClientContext for QuietContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            // Settings for consumers, given to all clients with -X.
-            RDKafkaLogLevel::Warning if facility == "CONFWARN" => tracing::debug!("{message}"),
-            // A broker that cannot be reached: a line of ours says so, in words, and whose.
-            RDKafkaLogLevel::Error if facility == "FAIL" => tracing::debug!("{message}"),
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-                tracing::warn!("{facility}: {message}");
-            }
-            _ => tracing::debug!("{facility}: {message}"),
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "the Kafka client reports");
     }
 }

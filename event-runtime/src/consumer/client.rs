@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     thread,
     time::Duration,
 };
@@ -27,6 +27,7 @@ use super::{
 use crate::{
     Database,
     config::{ConfigError, KafkaConfig},
+    context::report_statistics,
     scheduler::{BreakerLimits, FloodLimits, Limits, Scheduler},
 };
 
@@ -131,6 +132,7 @@ pub(super) fn start(
                 committer: OnceLock::new(),
                 complaints: Arc::default(),
                 owned: Arc::default(),
+                stranded: AtomicBool::default(),
             }
         }),
     };
@@ -214,6 +216,7 @@ fn client_config(kafka: &KafkaConfig, group: &str, limits: &Limits) -> Result<Cl
         // Heartbeats come from a thread of librdkafka's, so neither a slow handler nor a drain can miss them.
         default("session.timeout.ms", "10000");
     }
+    report_statistics(&mut config);
     // Not to be chosen: offsets are committed by what is handled.
     config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
     Ok(config)

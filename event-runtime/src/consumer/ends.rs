@@ -20,12 +20,17 @@ use rdkafka::{
     metadata::MetadataTopic,
 };
 
+use tokio::sync::watch;
+
 use super::{
     complaints::{Complaints, complain},
     owned::Owned,
     rebalance::Rebalances,
 };
-use crate::scheduler::{Extent, Generation, Partition};
+use crate::{
+    context::QuietContext,
+    scheduler::{Extent, Generation, Partition},
+};
 
 /// Between two questions.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -63,11 +68,12 @@ impl Lookout {
         let (group, topics) = (member.group, topics.to_vec());
         let from_latest = matches!(config.get("auto.offset.reset"), Some("latest" | "largest" | "end"));
         // It subscribes to nothing, so it is no member of the group.
-        let client = config.create().map_err(io::Error::other)?;
+        let (client, stranded) = connect(config).map_err(io::Error::other)?;
         let (running, stopped) = sync_channel(0);
         let thread = thread::Builder::new().name(format!("{group}-ends"));
         let starts = HashMap::new();
-        let asking = Asking { group, topics, client, owned, complaints, ends, from_latest, starts };
+        let config = config.clone();
+        let asking = Asking { group, topics, config, client, stranded, owned, complaints, ends, from_latest, starts };
         thread.spawn(move || asking.run(&stopped))?;
         Ok(Lookout { _running: running })
     }
@@ -77,7 +83,9 @@ struct Asking {
     group: &'static str,
     /// What the consumer subscribes to.
     topics: Vec<String>,
-    client: BaseConsumer,
+    config: ClientConfig,
+    client: BaseConsumer<QuietContext>,
+    stranded: watch::Receiver<bool>,
     owned: Arc<Mutex<Owned>>,
     complaints: Arc<Mutex<Complaints>>,
     ends: Arc<Ends>,
@@ -91,6 +99,7 @@ impl Asking {
     fn run(mut self, stopped: &mpsc::Receiver<()>) {
         let mut check_at = Instant::now() + FIRST_CHECK;
         loop {
+            self.look_after_client();
             if check_at <= Instant::now() {
                 check_at = Instant::now() + CHECK_INTERVAL;
                 self.check_topics();
@@ -103,6 +112,23 @@ impl Asking {
             if stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
+        }
+    }
+
+    /// It must be polled to hear what it reports; there are no records in it.
+    fn look_after_client(&mut self) {
+        while self.client.poll(Duration::ZERO).is_some() {}
+        if !*self.stranded.borrow() {
+            return;
+        }
+        match connect(&self.config) {
+            Ok((client, stranded)) => {
+                let replaced = std::mem::replace(&mut self.client, client);
+                self.stranded = stranded;
+                // It may wait for the group's coordinator.
+                thread::spawn(move || drop(replaced));
+            }
+            Err(error) => tracing::debug!(group = self.group, %error, "nobody can ask for the ends"),
         }
     }
 
@@ -170,9 +196,14 @@ impl Asking {
     }
 }
 
+fn connect(config: &ClientConfig) -> KafkaResult<(BaseConsumer<QuietContext>, watch::Receiver<bool>)> {
+    let (context, stranded) = QuietContext::new();
+    Ok((config.create_with_context(context)?, stranded))
+}
+
 /// One request a broker, for all of them.
 fn look_up<'a>(
-    client: &BaseConsumer,
+    client: &BaseConsumer<QuietContext>,
     partitions: impl Iterator<Item = &'a Partition>,
     which: Offset,
 ) -> KafkaResult<HashMap<Partition, i64>> {

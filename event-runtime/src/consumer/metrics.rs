@@ -131,7 +131,7 @@ impl ConsumerMetrics {
         registry.register("record_crashes", "Times that a record ended its process", self.crashes.clone());
         let floods = "Times that a flood of dead letters stopped the consumer";
         registry.register("dead_letter_floods", floods, self.dead_letter_floods.clone());
-        let replacements = "Times that a Kafka client which failed or read nothing was replaced";
+        let replacements = "Times that a Kafka client which failed, knew no broker or read nothing was replaced";
         registry.register("client_replacements", replacements, self.client_replacements.clone());
         let stopped = "Whether a flood of dead letters has stopped the consumer";
         registry.register("stopped_by_flood", stopped, self.stopped_by_flood.clone());

@@ -94,6 +94,8 @@ enum Ended {
     Closing,
     /// Only a new client helps.
     Failed,
+    /// The same, and this one cannot even say that it leaves.
+    Stranded,
 }
 
 impl ClientFactory {
@@ -135,16 +137,18 @@ impl Poller {
                 let ended = Polling { client: &client, poller: &self, errors: Errors::default(), commit: None }.run();
                 drop(lookout);
                 let lost = client.context().owned().take_all();
-                if let Ended::Closing = ended {
+                let patience = match ended {
                     // The last offsets are committed. Dropping the client leaves the group, which may block: nothing but
                     // this thread waits for it.
-                    return;
-                }
+                    Ended::Closing => return,
+                    Ended::Failed => LEAVE_PATIENCE,
+                    Ended::Stranded => Duration::ZERO,
+                };
                 let context = client.context();
                 context.metrics.client_replacements.get_or_create(&context.labels()).inc();
                 context.membership.assigned.store(false, Ordering::Relaxed);
                 context.lost(lost);
-                drop_aside(client);
+                drop_aside(client, patience);
             }
             if self.commands.closing() {
                 return;
@@ -170,13 +174,13 @@ impl Poller {
 }
 
 /// Leaving the group may block for ever in a client that has failed: it is waited for a limited time.
-fn drop_aside(client: Arc<Client>) {
+fn drop_aside(client: Arc<Client>, patience: Duration) {
     let (dropped, gone) = sync_channel(1);
     let spawned = thread::Builder::new().name(format!("{}-leave", client.context().group)).spawn(move || {
         drop(client);
         dropped.send(()).ok();
     });
-    if let Err(error) = spawned.map(|_| gone.recv_timeout(LEAVE_PATIENCE)) {
+    if let Err(error) = spawned.map(|_| gone.recv_timeout(patience)) {
         // Without a thread the client has been dropped right here.
         tracing::debug!(%error, "no thread to leave the group from");
     }
@@ -209,6 +213,14 @@ impl Polling<'_> {
             if replace {
                 self.context().give_back_all(self.client);
                 return Ended::Failed;
+            }
+            if self.context().stranded.load(Ordering::Relaxed) {
+                let group = self.context().group;
+                tracing::warn!(
+                    group,
+                    "the Kafka client was told of no brokers and knows none; going on with a new one"
+                );
+                return Ended::Stranded;
             }
             if committed_at.elapsed() >= COMMIT_INTERVAL {
                 committed_at = Instant::now();

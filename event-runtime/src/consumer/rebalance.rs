@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     Record,
+    context::is_stranded,
     error::Chain,
     scheduler::{Generation, Partition},
 };
@@ -69,6 +70,8 @@ pub(super) struct Rebalances {
     pub(super) complaints: Arc<Mutex<Complaints>>,
     /// Looked at by the thread that asks where partitions end, too.
     pub(super) owned: Arc<Mutex<Owned>>,
+    /// The client knows no broker any more.
+    pub(super) stranded: AtomicBool,
 }
 
 impl Rebalances {
@@ -231,6 +234,12 @@ impl ClientContext for Rebalances {
             tracing::debug!(group = self.group, %error, reason, "the consumer reports");
         }
     }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        if is_stranded(statistics) {
+            self.stranded.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The offsets as librdkafka takes them.
@@ -298,6 +307,7 @@ mod tests {
             committer: OnceLock::new(),
             complaints: Arc::default(),
             owned: Arc::default(),
+            stranded: AtomicBool::default(),
         };
         (rebalances, heard)
     }

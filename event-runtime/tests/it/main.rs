@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test has no better answer to an error than to fail")]
 
 mod consumer;
+mod forgetful;
 mod inbox;
 mod migrations;
 mod outbox;
