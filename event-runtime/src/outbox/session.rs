@@ -8,7 +8,8 @@
 //! A future of sqlx that is dropped in the middle of a query does not close its connection: the pool first waits for the
 //! rest of the answer (`return_to_pool` of sqlx-core 0.9, which pings), for ever if need be, and counts the connection
 //! until then. Only in a closed pool is it closed. So the pool is closed before the future is dropped, and the relay goes on
-//! with a new one; nothing that was left in an unknown state is used again.
+//! with a new one; nothing that was left in an unknown state is used again. (A connection that hangs while it is given back
+//! after its work was done stays open until the system gives the network up, out of use.)
 //!
 //! What was given up may still take effect, up to a commit that hung: it takes it whole, and under locks on the rows of
 //! `outbox_bucket` that make whatever is tried next wait for it. Rows that were removed are those that Kafka has; leases
