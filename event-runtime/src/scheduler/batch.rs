@@ -117,7 +117,7 @@ impl<T: Clone> Scheduler<T> {
     /// Lets up to `most` records share a transaction. With `gathers`, what comes in while a transaction runs waits for it a
     /// little; leave that out where other handlers run beside.
     pub fn batching(self, most: usize, gathers: bool) -> Scheduler<T> {
-        Scheduler { batching: (most > 1).then(|| Batching::new(most, gathers)), ..self }
+        Scheduler { batching: Some(Batching::new(most, gathers)), ..self }
     }
 
     /// What may share the transaction of the attempt that was just started, in the order in which to handle it: of each
@@ -125,9 +125,7 @@ impl<T: Clone> Scheduler<T> {
     /// end together: [`Outcome::Handled`](super::Outcome::Handled) or [`Outcome::RolledBack`](super::Outcome::RolledBack).
     pub fn join(&mut self, first: Ticket) -> Vec<Start<T>> {
         let mut joined = Vec::new();
-        let Some(size) = self.batching.as_ref().map(|batching| batching.size(self.now)).filter(|size| *size > 1) else {
-            return joined;
-        };
+        let Some(size) = self.batching.as_ref().map(|batching| batching.size(self.now)) else { return joined };
         if self.flood().is_some() || !self.may_be_joined(first) {
             return joined;
         }

@@ -240,6 +240,23 @@ mod tests {
     }
 
     #[test]
+    fn each_second_grows_old_by_itself() {
+        let mut guard = guard();
+        dead_letters(&mut guard, 4, s(0));
+        dead_letters(&mut guard, 5, s(30));
+        dead_letters(&mut guard, 4, s(60));
+        assert!(guard.may_start(5), "nine within a minute");
+        dead_letters(&mut guard, 1, s(61));
+        assert!(!guard.may_start(0));
+
+        let mut guard = self::guard();
+        handled(&mut guard, 1000, s(0));
+        dead_letters(&mut guard, 10, s(60));
+        assert_eq!(guard.flood(), Some(Flood { dead_letters: 10, records: 10, failed_probes: 0 }));
+        assert_eq!(guard.window.len(), 1, "however many records a second has");
+    }
+
+    #[test]
     fn after_the_cool_down_one_record_at_a_time_is_tried_until_one_is_handled() {
         let mut guard = guard();
         dead_letters(&mut guard, 10, s(0));
@@ -284,5 +301,15 @@ mod tests {
         handled(&mut guard, 1, now);
         dead_letters(&mut guard, 10, now + s(600));
         assert_eq!(guard.next_timer().unwrap() - now, s(630), "another flood, much later");
+    }
+
+    #[test]
+    fn a_flood_that_comes_back_is_stopped_for_twice_as_long() {
+        let mut guard = guard();
+        dead_letters(&mut guard, 10, s(0));
+        guard.advance(s(30));
+        handled(&mut guard, 1, s(30));
+        dead_letters(&mut guard, 10, s(629));
+        assert_eq!(guard.next_timer(), Some(s(629 + 60)));
     }
 }

@@ -4,6 +4,7 @@ mod batches;
 mod breaker;
 mod careful;
 mod counts;
+mod outage;
 
 use std::{sync::Arc, time::Duration};
 
@@ -399,6 +400,11 @@ fn bytes_are_budgeted_too() {
     assert_eq!(bench.pauses(), NO_CHANGE);
     bench.offer(2, "c");
     assert_eq!(bench.pauses(), [(0, true)]);
+    bench.start_all();
+    bench.handled(2);
+    assert_eq!(bench.pauses(), NO_CHANGE);
+    bench.handled(1);
+    assert_eq!(bench.pauses(), [(0, false)]);
 }
 
 #[test]

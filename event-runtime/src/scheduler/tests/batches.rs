@@ -39,6 +39,17 @@ fn partitions_take_turns_within_a_batch() {
 }
 
 #[test]
+fn partitions_that_cannot_join_a_batch_keep_their_turns() {
+    let mut bench = Bench::batching(4, false);
+    bench.offer(0, "a");
+    for number in [1, 2] {
+        bench.scheduler.assign(partition(number), 1);
+        bench.scheduler.offer(&partition(number), 1, Offer { shares: false, ..offer(i64::from(number) * 70, "z") });
+    }
+    assert_eq!(bench.start_batches(), [[0], [70], [140]]);
+}
+
+#[test]
 fn after_a_batch_that_was_rolled_back_each_record_runs_alone_and_has_used_up_no_attempt() {
     let mut bench = Bench::batching(8, false);
     bench.offer_all(&[(0, "a"), (1, "a"), (2, "b"), (3, "a")]);

@@ -109,6 +109,30 @@ fn one_death_is_an_accident_unless_its_cause_is_known() {
 }
 
 #[test]
+fn held_partitions_are_counted() {
+    let mut bench = held();
+    bench.scheduler.assign_held(partition(1), 1);
+    bench.scheduler.assign(partition(2), 1);
+    assert_eq!(bench.scheduler.held(), 2);
+    admit(&mut bench, false, &[]);
+    assert_eq!(bench.scheduler.held(), 1);
+}
+
+#[test]
+fn a_partition_is_careful_until_it_is_past_a_record_that_has_ended_the_process() {
+    let mut bench = held();
+    admit(&mut bench, false, &[(2, 1)]);
+    assert_eq!(bench.scheduler.careful(), 1);
+    bench.offer_all(&[(0, "a"), (1, "b")]);
+    assert_eq!(bench.start_all(), [0, 1], "these are above suspicion");
+    bench.handled_all(&[0, 1]);
+    assert_eq!(bench.scheduler.careful(), 1);
+    // Of a type that is not ours after all.
+    bench.scheduler.skip(&partition(0), 1, 2);
+    assert_eq!(bench.scheduler.careful(), 0);
+}
+
+#[test]
 fn what_waits_for_its_retry_holds_nobody_up() {
     let mut bench = held();
     admit(&mut bench, true, &[]);

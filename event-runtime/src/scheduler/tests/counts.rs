@@ -1,6 +1,7 @@
 //! What the scheduler says of itself: to a drain that waits for attempts, to metrics, to the poll thread.
 
 use super::*;
+use crate::scheduler::Stall;
 
 fn running_for(bench: &Bench, number: i32) -> Vec<Ticket> {
     let partition = partition(number);
@@ -77,4 +78,29 @@ fn paused_partitions_are_counted() {
         bench.scheduler.offer(&partition(1), 1, offer(offset, ""));
     }
     assert_eq!((bench.pauses(), bench.scheduler.paused()), (vec![(1, true)], 2));
+}
+
+#[test]
+fn what_is_to_come_next_follows_from_what_came_or_from_where_the_partition_began() {
+    let mut bench = Bench::new(8);
+    assert_eq!(bench.scheduler.next_to_come(&partition(1)), None, "not ours");
+    assert_eq!(bench.scheduler.next_to_come(&partition(0)), Some(None), "not known yet");
+    bench.scheduler.note_extent(&partition(0), 1, Extent { start: 5, end: 90 });
+    assert_eq!(bench.scheduler.next_to_come(&partition(0)), Some(Some(5)));
+    bench.offer(7, "a");
+    assert_eq!(bench.scheduler.next_to_come(&partition(0)), Some(Some(8)));
+}
+
+#[test]
+fn a_stall_is_the_same_while_nothing_comes_there_however_much_is_written() {
+    let stall = Stall { partition: partition(0), generation: 1, position: 5, end: 9 };
+    assert!(stall.is_same_as(&Stall { end: 12, ..stall.clone() }));
+    assert!(!stall.is_same_as(&Stall { position: 6, ..stall.clone() }));
+    assert!(!stall.is_same_as(&Stall { generation: 2, ..stall.clone() }));
+    assert!(!stall.is_same_as(&Stall { partition: partition(1), ..stall.clone() }));
+}
+
+#[test]
+fn a_partition_is_named_with_its_topic() {
+    assert_eq!(partition(3).to_string(), "t[3]");
 }
