@@ -136,21 +136,19 @@ impl Holder {
 /// The names of the relays that live. Forgets those that have been dead for long.
 async fn relays(tx: &mut Tx, now: Timestamp) -> Result<Vec<String>, sqlx::Error> {
     const LONG: SignedDuration = SignedDuration::from_mins(1);
+    let forgotten = (now - LONG).as_microsecond();
     let known = sqlx::query("SELECT name, expires_at FROM outbox_relay ORDER BY name").fetch_all(tx.conn()).await?;
     let mut live = Vec::with_capacity(known.len());
     let mut long_dead = false;
     for relay in &known {
         let expires_at: i64 = relay.try_get(1)?;
-        long_dead |= expires_at < (now - LONG).as_microsecond();
+        long_dead |= expires_at < forgotten;
         if expires_at > now.as_microsecond() {
             live.push(relay.try_get(0)?);
         }
     }
     if long_dead {
-        sqlx::query("DELETE FROM outbox_relay WHERE expires_at < $1")
-            .bind((now - LONG).as_microsecond())
-            .execute(tx.conn())
-            .await?;
+        sqlx::query("DELETE FROM outbox_relay WHERE expires_at < $1").bind(forgotten).execute(tx.conn()).await?;
     }
     Ok(live)
 }
@@ -245,6 +243,18 @@ mod tests {
         second.release(&table.database, all).await.unwrap();
         let again = first.take(&table.database, all, late + DURATION).await.unwrap();
         assert!(again.iter().all(|(bucket, fence)| *fence > taken[bucket]));
+    }
+
+    #[tokio::test]
+    async fn the_first_bucket_is_held_under_one_fence_by_one_relay() {
+        let table = Table::new().await;
+        let (first, second) = (Holder::new("1".to_owned()), Holder::new("2".to_owned()));
+        assert_eq!(first.name(), "1");
+        let fence = table.look(&first, now()).await[&Bucket::FIRST];
+        let mut tx = table.database.begin().await.unwrap();
+        assert!(first.has_first(&mut tx, fence, now()).await.unwrap());
+        assert!(!first.has_first(&mut tx, fence - 1, now()).await.unwrap(), "held before, and lost between");
+        assert!(!second.has_first(&mut tx, fence, now()).await.unwrap());
     }
 
     /// One, then three, then as many as there are buckets and more; then they die.

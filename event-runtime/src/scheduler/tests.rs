@@ -52,13 +52,16 @@ fn partitions_take_turns() {
 
 #[test]
 fn a_partition_that_ran_dry_has_one_turn_as_before() {
-    let mut bench = Bench::new(8);
+    let mut bench = Bench::new(1);
     bench.scheduler.assign(partition(1), 1);
     bench.offer(0, "a");
     assert_eq!(bench.start_all(), [0]);
     bench.offer_all(&[(1, "b"), (2, "c")]);
     bench.scheduler.offer(&partition(1), 1, offer(70, "z"));
-    assert_eq!(bench.start_all(), [1, 70, 2]);
+    for (ended, next) in [(0, 1), (1, 70), (70, 2)] {
+        bench.handled(ended);
+        assert_eq!(bench.start_all(), [next]);
+    }
 }
 
 #[test]
@@ -242,10 +245,12 @@ fn a_dead_letter_that_cannot_be_written_holds_its_key_and_the_watermark() {
     bench.start_all();
     bench.fail(0, HandlerError::reject("bad"));
     bench.start_all();
-    assert!(matches!(bench.finish(0, Outcome::BuryFailed), Verdict::Retry { .. }));
-    assert_eq!(bench.start_all(), NONE);
-    bench.now = Duration::from_secs(60);
-    assert_eq!(bench.start_all(), [0]);
+    for pause in [100, 200, 400].map(ms) {
+        assert_eq!(bench.finish(0, Outcome::BuryFailed), Verdict::Retry { pause });
+        assert_eq!(bench.start_all(), NONE);
+        bench.now += pause;
+        assert_eq!(bench.start_all(), [0]);
+    }
     assert_eq!(bench.watermarks(), NONE);
     bench.finish(0, Outcome::Buried);
     assert_eq!(bench.watermarks(), [1]);
