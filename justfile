@@ -38,6 +38,10 @@ chaos orders="1000":
     # It starts its own servers; the variable only says that they are to be real.
     TEST_DATABASE_URL=own CHAOS_ORDERS={{orders}} cargo test -p end-to-end-tests --test it chaos -- --nocapture
 
+# the changes to the scheduler, to retries and to the outbox's pure parts that no test notices; hours. Needs cargo-mutants
+mutants *arguments:
+    SIMULATION_SCHEDULES=60 cargo mutants -p event-runtime {{arguments}}
+
 # records/s of a transactional handler, one by one and in batches, beside a hand-written loop; RECORDS=n, TEST_DATABASE_URL for PostgreSQL
 measure-batches:
     cargo test --release -p event-runtime --test it how_fast -- --ignored --nocapture

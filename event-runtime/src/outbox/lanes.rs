@@ -163,7 +163,7 @@ mod tests {
         let mut in_hand = lanes.in_hand();
         in_hand.values_mut().for_each(|rows| rows.sort_unstable());
         assert_eq!(in_hand, BTreeMap::from([(a, vec![1, 3]), (b, vec![2])]));
-        assert_eq!(lanes.buckets(), [a, b].into_iter().collect());
+        assert_eq!((lanes.len(), lanes.buckets()), (3, [a, b].into_iter().collect()));
         lanes.removed(2);
         assert_eq!(lanes.buckets(), a.into());
     }
