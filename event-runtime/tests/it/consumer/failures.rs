@@ -10,8 +10,8 @@ use std::{
 };
 
 use event_runtime::{
-    ConsumerBuilder, Delivery, HandlerError, PlainHandler, RawHandler, Record, RetryPolicy,
-    consumer::{NotReady, dead_letter::DeadLetter},
+    ConsumerBuilder, HandlerError, RawHandler, Record,
+    consumer::NotReady,
     scheduler::{Flood, FloodLimits},
 };
 use rdkafka::types::RDKafkaRespErr;
@@ -21,7 +21,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::scene::{GROUP, Note, PATIENCE, Scene, Script};
+use super::scene::{GROUP, PATIENCE, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_holds_only_its_key() {
@@ -273,57 +273,4 @@ async fn what_kafka_refuses_is_reported_once_with_what_to_do() {
     .await;
     quiet.shutdown(Duration::from_secs(5)).await.unwrap();
     consumer.shutdown(Duration::from_secs(5)).await.unwrap();
-}
-
-/// A handler of the script with the retries of a service.
-struct Service(Script);
-
-impl PlainHandler for Service {
-    type Event = Note;
-
-    fn retry(&self) -> RetryPolicy {
-        RetryPolicy::default().backoff(Duration::from_millis(20), Duration::from_millis(100))
-    }
-
-    async fn handle(&self, delivery: &Delivery<Note>) -> Result<(), HandlerError> {
-        self.0.play(delivery).await
-    }
-}
-
-/// How long 1,980 records of 99 keys take, beside 20 of another key.
-async fn beside(poison: &str) -> (Scene, Duration) {
-    let scene = Scene::new().await;
-    for number in 0..2000 {
-        match number % 100 {
-            0 => scene.publish("poison", &format!("{poison} {number}")).await,
-            key => scene.publish(&format!("key-{key}"), "slow 5").await,
-        };
-    }
-    let consumer = scene.start(ConsumerBuilder::new(GROUP).plain(Service(scene.script.clone())));
-    let healthy = || scene.script.handled_at().into_iter().filter(|(key, _)| key != "poison").map(|(_, at)| at);
-    eventually(PATIENCE, "handling of the healthy ones", async || match healthy().count() {
-        1980 => Ok(()),
-        other => Err(other),
-    })
-    .await;
-    let took = healthy().max().unwrap() - healthy().min().unwrap();
-    scene.wait_for_commit(2000).await;
-    consumer.shutdown(Duration::from_secs(5)).await.unwrap();
-    (scene, took)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_always_fails_costs_the_others_nothing_and_keeps_its_order() {
-    let (_, alone) = beside("slow 5").await;
-    let (scene, took) = beside("fail 99").await;
-    let ratio = took.as_secs_f64() / alone.as_secs_f64();
-    println!("1,980 healthy records: {alone:?} without, {took:?} with a key that always fails, ratio {ratio:.2}");
-    // The target is 1.2; a shared machine is noisier than that.
-    assert!(took < alone * 2 + Duration::from_millis(500), "ratio {ratio:.2}");
-
-    let letters = scene.dead_letters(20).await;
-    let place = |record: &Record| DeadLetter::read(record).map(|letter| (letter.original.offset, letter.attempts));
-    let expected: Vec<_> = (0..20).map(|number| Some((number * 100, 4))).collect();
-    assert_eq!(letters.iter().map(place).collect::<Vec<_>>(), expected, "in order, after 1 + 3 attempts each");
-    assert_eq!(scene.metric("consumer_records_retried_total"), 60.0);
 }

@@ -130,11 +130,6 @@ impl Script {
         self.handled.lock().unwrap().iter().map(|(_, _, time)| *time).collect()
     }
 
-    /// The key and the time of everything that was handled.
-    pub fn handled_at(&self) -> Vec<(String, Instant)> {
-        self.handled.lock().unwrap().iter().map(|(note, _, time)| (note.key.clone(), *time)).collect()
-    }
-
     pub fn exhausted(&self) -> Vec<String> {
         self.exhausted.lock().unwrap().clone()
     }
