@@ -7,7 +7,12 @@
 
 use std::collections::HashMap;
 
-use rdkafka::{ClientConfig, ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError};
+use rdkafka::{
+    ClientConfig, ClientContext,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    consumer::ConsumerContext,
+    error::{KafkaError, KafkaResult},
+};
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -42,10 +47,13 @@ pub(crate) struct QuietContext {
 }
 
 impl QuietContext {
-    /// With what tells that the client is stranded, if it reports its statistics.
-    pub(crate) fn new() -> (QuietContext, watch::Receiver<bool>) {
+    /// A client, and what tells that it is stranded if it reports its statistics.
+    pub(crate) fn connect<C>(config: &ClientConfig) -> KafkaResult<(C, watch::Receiver<bool>)>
+    where
+        C: FromClientConfigAndContext<QuietContext>,
+    {
         let (stranded, told) = watch::channel(false);
-        (QuietContext { stranded }, told)
+        Ok((config.create_with_context(QuietContext { stranded })?, told))
     }
 }
 

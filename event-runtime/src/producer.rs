@@ -199,8 +199,7 @@ impl Producer {
 
 impl Client {
     fn connect(config: &ClientConfig) -> Result<Arc<Client>, ProduceError> {
-        let (context, stranded) = QuietContext::new();
-        let kafka = config.create_with_context(context).map_err(ProduceError::Client)?;
+        let (kafka, stranded) = QuietContext::connect(config).map_err(ProduceError::Client)?;
         Ok(Arc::new(Client { kafka, stranded }))
     }
 

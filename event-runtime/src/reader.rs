@@ -14,7 +14,7 @@ use std::{
 use jiff::Timestamp;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer as _},
+    consumer::Consumer as _,
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers as _},
     util::Timeout,
@@ -114,7 +114,9 @@ pub enum ReadError {
 
 /// Reads records from every partition of some topics.
 pub struct Reader {
-    consumer: BaseConsumer,
+    brokers: Brokers,
+    // Where reading began.
+    begins: TopicPartitionList,
     // What was there when reading began and has not been read yet: where it ends, by topic and partition.
     backlog: HashMap<(String, i32), i64>,
     // How many topics have a partition of this number, and how often the client said that one of them is at its end:
@@ -161,7 +163,7 @@ impl Reader {
             watermarks.insert((topic.clone(), *partition), (low, high));
             begins.insert((topic.clone(), *partition), (*offset).clamp(low, high));
         }
-        Reader::assign(brokers.consumer, begins, &watermarks, None)
+        Reader::assign(brokers, begins, &watermarks, None)
     }
 
     fn open_on(
@@ -177,11 +179,11 @@ impl Reader {
             }
         }
         let begins = brokers.offsets_at(&watermarks, from, now)?;
-        Reader::assign(brokers.consumer, begins, &watermarks, from.since(now))
+        Reader::assign(brokers, begins, &watermarks, from.since(now))
     }
 
     fn assign(
-        consumer: BaseConsumer,
+        brokers: Brokers,
         begins: BTreeMap<(String, i32), i64>,
         watermarks: &BTreeMap<(String, i32), (i64, i64)>,
         since: Option<Timestamp>,
@@ -198,8 +200,24 @@ impl Reader {
                 backlog.insert(key, *high);
             }
         }
-        consumer.assign(&list).map_err(refused)?;
-        Ok(Reader { consumer, backlog, ends, quiet_since: Instant::now(), since })
+        brokers.consumer.assign(&list).map_err(refused)?;
+        Ok(Reader { brokers, begins: list, backlog, ends, quiet_since: Instant::now(), since })
+    }
+
+    /// Goes on where it stands with a new client.
+    fn renew(&mut self) -> Result<(), ReadError> {
+        let position = self.brokers.consumer.position().map_err(ReadError::Fatal)?;
+        self.brokers.renew()?;
+        for read in position.elements() {
+            if let Offset::Offset(_) = read.offset() {
+                self.begins
+                    .set_partition_offset(read.topic(), read.partition(), read.offset())
+                    .map_err(ReadError::Fatal)?;
+            }
+        }
+        self.brokers.consumer.assign(&self.begins).map_err(ReadError::Fatal)?;
+        self.ends.values_mut().for_each(|ends| ends.reported = 0);
+        Ok(())
     }
 
     /// Whether everything that was there when reading began has been read.
@@ -234,8 +252,11 @@ impl Reader {
         let until = Instant::now() + wait;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let record = match self.consumer.poll(Timeout::After(left)) {
+            let record = match self.brokers.consumer.poll(Timeout::After(left)) {
                 None => {
+                    if self.brokers.is_stranded() {
+                        self.renew()?;
+                    }
                     self.settle_ends();
                     return Ok(None);
                 }

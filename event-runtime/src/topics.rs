@@ -108,7 +108,7 @@ pub async fn ensure(kafka: &KafkaConfig, wanted: &[TopicSpec]) -> Result<Vec<Str
     let mut config = kafka.client()?;
     // Looking must not create: the broker would choose the number of partitions.
     config.set("allow.auto.create.topics", "false");
-    let admin: Admin = Arc::new(config.create_with_context(QuietContext::new().0).map_err(TopicError::Client)?);
+    let admin: Admin = Arc::new(QuietContext::connect(&config).map_err(TopicError::Client)?.0);
     let unreachable = |source| TopicError::Unreachable { brokers: kafka.brokers.clone(), source };
 
     let known = names(&admin).await.map_err(unreachable)?;
@@ -141,8 +141,7 @@ pub async fn ensure(kafka: &KafkaConfig, wanted: &[TopicSpec]) -> Result<Vec<Str
 /// # Errors
 /// When a broker does not do it. Some partitions may have been cut all the same; doing it again does no harm.
 pub async fn delete_records(kafka: &KafkaConfig, before: &BTreeMap<(String, i32), i64>) -> Result<(), DeleteError> {
-    let admin: Admin =
-        Arc::new(kafka.client()?.create_with_context(QuietContext::new().0).map_err(DeleteError::Client)?);
+    let admin: Admin = Arc::new(QuietContext::connect(&kafka.client()?).map_err(DeleteError::Client)?.0);
     let mut list = TopicPartitionList::new();
     for ((topic, partition), offset) in before {
         list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(DeleteError::Refused)?;

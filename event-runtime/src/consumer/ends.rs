@@ -68,7 +68,7 @@ impl Lookout {
         let (group, topics) = (member.group, topics.to_vec());
         let from_latest = matches!(config.get("auto.offset.reset"), Some("latest" | "largest" | "end"));
         // It subscribes to nothing, so it is no member of the group.
-        let (client, stranded) = connect(config).map_err(io::Error::other)?;
+        let (client, stranded) = QuietContext::connect(config).map_err(io::Error::other)?;
         let (running, stopped) = sync_channel(0);
         let thread = thread::Builder::new().name(format!("{group}-ends"));
         let starts = HashMap::new();
@@ -121,7 +121,7 @@ impl Asking {
         if !*self.stranded.borrow() {
             return;
         }
-        match connect(&self.config) {
+        match QuietContext::connect(&self.config) {
             Ok((client, stranded)) => {
                 let replaced = std::mem::replace(&mut self.client, client);
                 self.stranded = stranded;
@@ -194,11 +194,6 @@ impl Asking {
         }
         Ok(())
     }
-}
-
-fn connect(config: &ClientConfig) -> KafkaResult<(BaseConsumer<QuietContext>, watch::Receiver<bool>)> {
-    let (context, stranded) = QuietContext::new();
-    Ok((config.create_with_context(context)?, stranded))
 }
 
 /// One request a broker, for all of them.

@@ -8,16 +8,21 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use event_runtime::{
     config::KafkaConfig,
     producer::{OutgoingRecord, Producer},
+    reader::{Position, ReadError, Reader},
 };
+use jiff::Timestamp;
 use test_support::eventually;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::timeout,
 };
 
 use crate::{
@@ -185,4 +190,37 @@ async fn a_producer_that_was_told_of_no_brokers_goes_on() {
     broker.forget().await;
     let sent = async || producer.send(record()).await.map_err(|error| error.to_string());
     eventually(PATIENCE, "record by a new client", sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_was_told_of_no_brokers_goes_on_where_it_stood() {
+    let kafka = TestKafka::embedded();
+    let (broker, through) = forgetful(&kafka.config()).await;
+    let producer = Producer::new(&kafka.config()).unwrap();
+    let publish = async |key: &str| {
+        let (topic, partition) = (TOPIC.name.to_owned(), Some(0));
+        let record = OutgoingRecord { topic, partition, key: Some(key.into()), ..OutgoingRecord::default() };
+        producer.send(record).await.unwrap();
+    };
+    publish("before").await;
+    let (read, mut records) = mpsc::channel(10);
+    let reading = move || {
+        let topics = [TOPIC.name.to_owned()];
+        let mut reader = Reader::open(&through, &topics, Position::Start, Timestamp::now()).unwrap();
+        while !read.is_closed() {
+            match reader.next(Duration::from_millis(100)) {
+                Ok(Some(record)) => read.blocking_send(record.key.unwrap()).unwrap(),
+                Ok(None) | Err(ReadError::Disturbed(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let reading = tokio::task::spawn_blocking(reading);
+    let mut next = async || timeout(PATIENCE, records.recv()).await.unwrap().unwrap();
+    assert_eq!(next().await, b"before");
+    broker.forget().await;
+    publish("after").await;
+    assert_eq!(next().await, b"after");
+    drop(records);
+    reading.await.unwrap();
 }
