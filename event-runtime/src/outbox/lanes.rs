@@ -193,7 +193,10 @@ mod tests {
             let mut sent: HashMap<String, Vec<i64>> = HashMap::new();
             let mut unread = keys.iter().zip(1..).map(|(key, seq)| StoredRow::sample(seq, &key.to_string())).collect::<VecDeque<_>>();
             let total = unread.len();
+            let mut rounds = 0;
             while sent.values().map(Vec::len).sum::<usize>() < total {
+                rounds += 1;
+                prop_assert!(rounds <= 60 + 3 * total, "{:?} of {} rows were sent", sent, total);
                 sending.extend(unread.pop_front().and_then(|row| lanes.admit(row)));
                 let keys: HashSet<&String> = sending.iter().map(|row| &row.key).collect();
                 prop_assert_eq!(keys.len(), sending.len(), "two rows of one key on their way");
