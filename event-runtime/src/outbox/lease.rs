@@ -246,6 +246,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_lease_lasts_as_long_after_it_was_taken_as_after_it_was_extended() {
+        let table = Table::new().await;
+        let (first, second) = (Holder::new("1".to_owned()), Holder::new("2".to_owned()));
+        let all = Buckets::all();
+        for began in [now(), now() + seconds(1)] {
+            assert_eq!(table.look(&first, began).await.len(), 16);
+            let just_before = began + DURATION - SignedDuration::from_micros(1);
+            assert!(second.take(&table.database, all, just_before).await.unwrap().is_empty(), "two hold a bucket");
+        }
+        let end = now() + seconds(1) + DURATION;
+        assert_eq!(second.take(&table.database, all, end).await.unwrap().len(), 16);
+    }
+
+    #[tokio::test]
     async fn the_first_bucket_is_held_under_one_fence_by_one_relay() {
         let table = Table::new().await;
         let (first, second) = (Holder::new("1".to_owned()), Holder::new("2".to_owned()));
