@@ -33,6 +33,10 @@ test *arguments:
 test-real:
     .ci/run servers real
 
+# all fuzz tests with so many inputs each (cargo test makes 5,000); FUZZ_SEED=n makes the one that a failure names again
+fuzz iterations="200000":
+    FUZZ_ITERATIONS={{iterations}} cargo test -p event-runtime -p eventctl --lib fuzz -- --nocapture
+
 # chaos on real servers: CHAOS_SEED=n repeats a plan, CHAOS_ORDERS=n places so many, CHAOS_RATE=n so many a second
 chaos orders="1000":
     # It starts its own servers; the variable only says that they are to be real.

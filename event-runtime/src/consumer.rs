@@ -27,6 +27,8 @@ mod custody;
 pub mod dead_letter;
 mod dispatch;
 mod ends;
+#[cfg(test)]
+mod fuzz;
 mod inspect;
 mod kinds;
 mod metrics;

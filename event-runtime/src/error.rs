@@ -2,6 +2,8 @@
 
 use std::{error::Error as StdError, fmt};
 
+use crate::cli::one_line;
+
 /// Any error with its causes.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -75,6 +77,15 @@ pub(crate) fn is_unavailable(error: &sqlx::Error) -> bool {
         Io(_) | Tls(_) | PoolTimedOut | PoolClosed => true,
         Database(refusal) => matches!(refusal.code().as_deref(), Some("57P01" | "57P02" | "57P03")),
         _ => false,
+    }
+}
+
+/// The beginning of a text from outside, on one line, for an error that repeats it: the text may be as long as a record,
+/// and an error stands in every log line, header and terminal that tells of it.
+pub(crate) fn excerpt(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => one_line(&text[..end]) + "…",
+        None => one_line(text),
     }
 }
 

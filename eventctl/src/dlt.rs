@@ -7,6 +7,7 @@ mod plan;
 mod progress;
 mod purge;
 mod replay;
+mod runs;
 mod selection;
 mod show;
 

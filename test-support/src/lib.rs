@@ -1,10 +1,11 @@
 //! What the tests of several crates share: an embedded broker, a mail server that keeps what it is sent, databases in
-//! temporary folders, and waiting on a condition.
+//! temporary folders, waiting on a condition, and fuzzing.
 //!
 //! Everything here panics when it cannot do its work: a test has no better answer to that.
 #![warn(missing_docs)]
 
 mod eventually;
+pub mod fuzz;
 pub mod handling;
 pub mod mock_kafka;
 mod real_kafka;

@@ -51,7 +51,33 @@ fn number_in(text: &str, allowed: RangeInclusive<usize>) -> Result<usize, String
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+    use test_support::fuzz::{assert_presentable, fuzz};
+
     use super::*;
+
+    #[test]
+    fn fuzzed_durations_are_refused_or_the_same_once_they_are_written_down() {
+        let corpus =
+            ["500ms", "10s", "2m", "1h", "1m 30s", "7", "18446744073709551615", "PT1H30M", "1.5h", "-5s", "01:30:00"];
+        fuzz(&corpus.map(str::to_owned), &["ms", "s", "m", "h", "ns", "µs", "P", "T", " ago", "."], |text| {
+            match (duration(text), positive_duration(text)) {
+                (Ok(read), positive) => {
+                    assert_eq!(positive.is_ok(), !read.is_zero());
+                    // Longer ones have no form with a unit.
+                    if let Ok(signed) = SignedDuration::try_from(read) {
+                        assert_eq!(duration(&format!("{signed:#}")), Ok(read), "{signed:#}");
+                    }
+                    true
+                }
+                (Err(error), positive) => {
+                    assert_presentable(&error);
+                    assert_eq!(positive, Err(error));
+                    false
+                }
+            }
+        });
+    }
 
     #[test]
     fn durations_have_units_and_bare_numbers_count_seconds() {

@@ -3,6 +3,10 @@ use std::fmt;
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 
 use super::redact::is_secret;
+use crate::error::excerpt;
+
+/// How much of a setting, or of what librdkafka says of it, an error repeats. Characters.
+const LONGEST_REPEATED: usize = 300;
 
 /// How to reach Kafka.
 #[derive(Clone, clap::Args)]
@@ -60,7 +64,7 @@ impl KafkaConfig {
         for setting in &self.settings {
             let pair = setting.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
             let Some((key, value)) = pair.filter(|(key, _)| !key.is_empty()) else {
-                return Err(ConfigError::NoKeyValue(shown(setting)));
+                return Err(ConfigError::NoKeyValue(repeated(&shown(setting))));
             };
             needs_tls(key, value)?;
             client.set(key, value);
@@ -79,10 +83,10 @@ impl ConfigError {
     pub fn from_client(error: &KafkaError) -> ConfigError {
         match error {
             KafkaError::ClientConfig(_, reason, key, _) => {
-                ConfigError::Refused { key: key.clone(), reason: reason.clone() }
+                ConfigError::Refused { key: repeated(key), reason: repeated(reason) }
             }
-            KafkaError::ClientCreation(reason) => ConfigError::Together(reason.clone()),
-            other => ConfigError::Together(other.to_string()),
+            KafkaError::ClientCreation(reason) => ConfigError::Together(repeated(reason)),
+            other => ConfigError::Together(repeated(&other.to_string())),
         }
     }
 }
@@ -102,6 +106,10 @@ fn shown(setting: &str) -> String {
     }
 }
 
+fn repeated(text: &str) -> String {
+    excerpt(text, LONGEST_REPEATED)
+}
+
 /// Without OpenSSL librdkafka has neither SSL nor the SCRAM and OAUTHBEARER mechanisms, and its own complaint does not
 /// say how to get them.
 fn needs_tls(key: &str, value: &str) -> Result<(), ConfigError> {
@@ -114,14 +122,66 @@ fn needs_tls(key: &str, value: &str) -> Result<(), ConfigError> {
         _ => key.starts_with("ssl."),
     };
     match encrypted && !cfg!(feature = "tls") {
-        true => Err(ConfigError::NeedsTls(shown(&format!("{key}={value}")))),
+        true => Err(ConfigError::NeedsTls(repeated(&shown(&format!("{key}={value}"))))),
         false => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use test_support::fuzz::{assert_presentable, fuzz};
+
     use super::*;
+
+    #[test]
+    fn fuzzed_settings_are_refused_or_reach_the_client_and_no_secret_is_said() {
+        const SECRET: &str = "s3cr3t";
+        let corpus = [
+            "security.protocol=PLAINTEXT",
+            "fetch.wait.max.ms=10",
+            " client.id = a=b ",
+            "sasl.password=s3cr3t",
+            "ssl.key.password = s3cr3t",
+            "SASL.Password=s3cr3t",
+            "debug=cgrp,topic",
+            "compression.type=lz4",
+            "linger",
+        ]
+        .map(str::to_owned);
+        let words = [
+            "=",
+            "sasl.",
+            "ssl.",
+            "key",
+            ".ms",
+            "true",
+            "SSL",
+            "SCRAM-SHA-256",
+            "all",
+            "bootstrap.servers",
+            "group.id",
+        ];
+        fuzz(&corpus, &words, |setting| {
+            let config = KafkaConfig { settings: vec![setting.clone()], ..KafkaConfig::new("127.0.0.1:9092") };
+            let client = config.client();
+            let key = setting.split('=').next().unwrap_or_default().to_ascii_lowercase();
+            if key.contains("password") && !key.contains(SECRET) {
+                let said = format!("{config:?} {:?}", client.as_ref().map_err(ToString::to_string).err());
+                assert!(!said.contains(SECRET), "{said}");
+            }
+            match client {
+                Ok(client) => {
+                    let (key, value) = setting.split_once('=').unwrap();
+                    assert_eq!(client.get(key.trim()), Some(value.trim()));
+                    true
+                }
+                Err(error) => {
+                    assert_presentable(error);
+                    false
+                }
+            }
+        });
+    }
 
     fn refusal(setting: &str) -> String {
         let config = KafkaConfig { settings: vec![setting.to_owned()], ..KafkaConfig::new("127.0.0.1:9092") };

@@ -6,9 +6,11 @@ pub fn redact_url(url: &str) -> String {
     redact_parameter(&redact_authority(url))
 }
 
-/// Whether a librdkafka setting holds a secret.
+/// Whether a librdkafka setting holds a secret. In whatever case it is written: librdkafka refuses another one than its
+/// own, and the password stands there all the same.
 pub(super) fn is_secret(key: &str) -> bool {
     const SECRETS: &[&str] = &["password", "secret", "oauthbearer.config", "key.pem", "private.key"];
+    let key = key.to_ascii_lowercase();
     SECRETS.iter().any(|word| key.contains(word))
 }
 
@@ -29,7 +31,7 @@ fn redact_parameter(url: &str) -> String {
     let shown: Vec<String> = query
         .split('&')
         .map(|parameter| match parameter.split_once('=') {
-            Some((name, _)) if is_secret(&name.to_ascii_lowercase()) => format!("{name}=***"),
+            Some((name, _)) if is_secret(name) => format!("{name}=***"),
             _ => parameter.to_owned(),
         })
         .collect();

@@ -56,7 +56,7 @@ impl Runner {
         let begun = tokio::time::Instant::now();
         let handler = match &job.content {
             Content::Event { handler, .. } | Content::Raw(handler) => handler,
-            Content::Undecodable(why) => return Outcome::Failed(UndecodableError(why.clone()).into()),
+            Content::Undecodable(why) => return Outcome::Failed(UndecodableError::new(why).into()),
         };
         let handle = || handler.handle(self.attempt(job, attempt, last_attempt));
         match self.contained(CONTENTION_REPEATS, handle).await {

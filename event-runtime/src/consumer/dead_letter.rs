@@ -82,8 +82,11 @@ impl DeadLetter {
     /// Reads the headers of a dead letter; `None` when they do not say where the record stood.
     pub fn read(record: &Record) -> Option<DeadLetter> {
         let text = |name| record.header(name).map(|value| String::from_utf8_lossy(value).into_owned());
-        let partition = record.header(header::ORIGINAL_PARTITION)?.try_into().ok()?;
-        let offset = record.header(header::ORIGINAL_OFFSET)?.try_into().ok()?;
+        let partition = i32::from_be_bytes(record.header(header::ORIGINAL_PARTITION)?.try_into().ok()?);
+        let offset = i64::from_be_bytes(record.header(header::ORIGINAL_OFFSET)?.try_into().ok()?);
+        if partition < 0 || offset < 0 {
+            return None;
+        }
         let topic = text(header::ORIGINAL_TOPIC)?;
         // Older tools do not write the group; `<topic>.<group>.dlt` says it as well.
         let named = || {
@@ -92,7 +95,7 @@ impl DeadLetter {
         };
         let group = text(header::ORIGINAL_CONSUMER_GROUP).or_else(named).unwrap_or_default();
         Some(DeadLetter {
-            original: Origin { topic, partition: i32::from_be_bytes(partition), offset: i64::from_be_bytes(offset) },
+            original: Origin { topic, partition, offset },
             group,
             error_class: text(header::EXCEPTION_FQCN).unwrap_or_default(),
             error: text(header::EXCEPTION_MESSAGE).unwrap_or_default(),

@@ -216,10 +216,10 @@ impl<H: RawHandler> Handler for Raw<H> {
 
 impl Attempt<'_> {
     fn decode<E: DeserializeOwned>(&self) -> Result<Delivery<E>, UndecodableError> {
-        let envelope = self.envelope.ok_or_else(|| UndecodableError("it has no envelope".to_owned()))?;
+        let envelope = self.envelope.ok_or_else(|| UndecodableError::new("it has no envelope"))?;
         let value = self.record.value.as_deref().unwrap_or_default();
         let event = serde_json::from_slice(value)
-            .map_err(|error| UndecodableError(format!("its value is no {}: {error}", envelope.event_type)))?;
+            .map_err(|error| UndecodableError::new(&format!("its value is no {}: {error}", envelope.event_type)))?;
         Ok(Delivery {
             event,
             envelope: envelope.clone(),

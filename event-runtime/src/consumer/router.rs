@@ -8,7 +8,10 @@ use std::{
 use shared_events::Envelope;
 
 use super::{dead_letter::header, kinds::Handler, metrics::NO_EVENT};
-use crate::{HandlerError, Record, RetryPolicy};
+use crate::{HandlerError, Record, RetryPolicy, error::excerpt};
+
+/// How much is said of why a record cannot be decoded: a parser may repeat the whole value. Characters.
+const LONGEST_REASON: usize = 1000;
 
 /// A record with everything its attempts need.
 pub(super) struct Job {
@@ -137,7 +140,13 @@ fn job(record: Record, content: Content, (handler, retry, shares): (usize, Retry
 /// The failure of a record that no handler can be asked about.
 #[derive(Debug, thiserror::Error)]
 #[error("the record cannot be decoded: {0}")]
-pub(super) struct UndecodableError(pub(super) String);
+pub(super) struct UndecodableError(String);
+
+impl UndecodableError {
+    pub(super) fn new(why: &str) -> UndecodableError {
+        UndecodableError(excerpt(why, LONGEST_REASON))
+    }
+}
 
 impl From<UndecodableError> for HandlerError {
     fn from(error: UndecodableError) -> Self {

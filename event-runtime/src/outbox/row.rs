@@ -4,7 +4,10 @@ use shared_events::{Envelope, EventId};
 use sqlx::{Row as _, any::AnyRow};
 
 use super::bucket::{Bucket, Fences};
-use crate::{database::columns::undecodable, producer::OutgoingRecord};
+use crate::{database::columns::undecodable, error::excerpt, producer::OutgoingRecord};
+
+/// How much is said of why a column cannot be read: a parser may repeat all that stands in it. Characters.
+const LONGEST_REASON: usize = 300;
 
 /// A row of the outbox as the relay reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,14 @@ pub(super) fn headers_to_json(envelope: &Envelope) -> String {
     serde_json::to_string(&envelope.to_headers()).expect("pairs of strings can always be written as JSON")
 }
 
+fn headers_from_json(json: &str) -> Result<Vec<(String, String)>, sqlx::Error> {
+    serde_json::from_str(json).map_err(|error| unreadable("headers", &error))
+}
+
+fn unreadable(column: &str, error: &dyn std::error::Error) -> sqlx::Error {
+    undecodable(column, excerpt(&error.to_string(), LONGEST_REASON))
+}
+
 /// The bucket of a row with [`COLUMNS`], or with only the first two of them.
 pub(super) fn bucket(row: &AnyRow) -> Result<Bucket, sqlx::Error> {
     Bucket::numbered(row.try_get(1)?).ok_or_else(|| undecodable("bucket", "there is no such bucket"))
@@ -45,10 +56,10 @@ impl StoredRow {
             seq: row.try_get(0)?,
             bucket,
             fence,
-            event_id: event_id.parse().map_err(|source| undecodable("event_id", source))?,
+            event_id: event_id.parse().map_err(|error| unreadable("event_id", &error))?,
             topic: row.try_get(3)?,
             key: row.try_get(4)?,
-            headers: serde_json::from_str(&headers).map_err(|source| undecodable("headers", source))?,
+            headers: headers_from_json(&headers)?,
             value: row.try_get(6)?,
             created_at: row.try_get(7)?,
         })
@@ -98,9 +109,11 @@ mod tests {
     use jiff::Timestamp;
     use proptest::{option::of, prelude::*};
     use shared_events::CorrelationId;
+    use test_support::fuzz::{assert_presentable, fuzz};
     use uuid::Uuid;
 
     use super::*;
+    use crate::error::Chain;
 
     fn envelopes() -> impl Strategy<Value = Envelope> {
         let id = any::<u128>().prop_map(Uuid::from_u128);
@@ -133,12 +146,53 @@ mod tests {
         assert_eq!(StoredRow { headers: headers.to_vec(), ..row }.size(), 14 + 8 + 3);
     }
 
+    #[test]
+    fn fuzzed_headers_of_a_row_are_refused_or_the_same_in_the_record() {
+        let envelope = Envelope {
+            id: EventId(Uuid::from_u128(7)),
+            source: "order-service".to_owned(),
+            event_type: "order.created".to_owned(),
+            time: Timestamp::UNIX_EPOCH,
+            subject: Some("a \"key\"\n".to_owned()),
+            correlation_id: Some(CorrelationId(Uuid::from_u128(8))),
+            causation_id: None,
+            attempt: Some(3),
+            traceparent: None,
+            tracestate: Some(String::new()),
+        };
+        let written = headers_to_json(&envelope);
+        // Its error repeated all of it.
+        let long = format!("[\"{}\"]", "x".repeat(5_000));
+        let corpus =
+            [&written, "[]", r#"[["a","\u001b[31m\ud83e\udd80"]]"#, r#"[["a",null]]"#, r#"{"a":"b"}"#, "null", &long];
+        let words = ["[[", "]]", "\",\"", "\\u0000", "\\ud800", "ce_id", "ce_time", "content-type", "[["];
+        fuzz(&corpus.map(str::to_owned), &words, |text| {
+            if let Err(error) = text.parse::<EventId>() {
+                assert_presentable(Chain(&unreadable("event_id", &error)));
+            }
+            match headers_from_json(text) {
+                Ok(headers) => {
+                    let again = serde_json::to_string(&headers).unwrap();
+                    assert_eq!(headers_from_json(&again).unwrap(), headers);
+                    let record = StoredRow { headers: headers.clone(), ..StoredRow::sample(1, "k") }.to_record();
+                    let bytes = |(name, value): &(String, String)| (name.clone(), Some(value.clone().into_bytes()));
+                    assert_eq!(record.headers, headers.iter().map(bytes).collect::<Vec<_>>());
+                    true
+                }
+                Err(error) => {
+                    assert_presentable(Chain(&error));
+                    false
+                }
+            }
+        });
+    }
+
     proptest! {
         #[test]
         fn an_envelope_is_the_same_after_the_table_and_the_record(envelope in envelopes(), value: Vec<u8>, key: String) {
             let row = StoredRow {
                 event_id: envelope.id,
-                headers: serde_json::from_str(&headers_to_json(&envelope)).unwrap(),
+                headers: headers_from_json(&headers_to_json(&envelope)).unwrap(),
                 value: value.clone(),
                 ..StoredRow::sample(1, &key)
             };

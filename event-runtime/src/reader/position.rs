@@ -1,8 +1,19 @@
 //! Where reading begins: the grammar of `--from`, and what it means for one partition.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
-use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+use jiff::{
+    SignedDuration, Span, SpanRelativeTo, Timestamp,
+    fmt::friendly::{Spacing, SpanPrinter},
+};
+
+use crate::error::excerpt;
+
+/// How much of a text that is no position its error repeats. Characters.
+const LONGEST_REPEATED: usize = 80;
+
+/// From the first moment there is to the last, and as much as one unit can say. Longer is no other moment.
+const LONGEST_AGO: SignedDuration = SignedDuration::from_hours(175_307_616);
 
 /// Where reading begins in every partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,11 +83,26 @@ impl Position {
     }
 }
 
+impl fmt::Display for Position {
+    /// As it is written on a command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const COMPACT: SpanPrinter = SpanPrinter::new().spacing(Spacing::None);
+        match self {
+            Position::Start => f.write_str("start"),
+            Position::End => f.write_str("end"),
+            Position::Offset(offset) => write!(f, "{offset}"),
+            Position::Last(count) => write!(f, "-{count}"),
+            Position::Ago(ago) => write!(f, "@-{}", COMPACT.duration_to_string(ago)),
+            Position::At(moment) => write!(f, "@{moment}"),
+        }
+    }
+}
+
 impl FromStr for Position {
     type Err = PositionError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unknown = || PositionError::Unknown(text.to_owned());
+        let unknown = || PositionError::Unknown(excerpt(text, LONGEST_REPEATED));
         match text {
             "start" => return Ok(Position::Start),
             "end" => return Ok(Position::End),
@@ -84,8 +110,13 @@ impl FromStr for Position {
         }
         if let Some(moment) = text.strip_prefix('@') {
             return match moment.strip_prefix('-') {
-                Some(ago) => parse_ago(ago).ok_or_else(|| PositionError::Duration(text.to_owned())),
-                None => moment.parse().map(Position::At).map_err(|_| PositionError::Moment(text.to_owned())),
+                // A year before the first is written with a minus sign too.
+                Some(ago) => parse_ago(ago)
+                    .or_else(|| moment.parse().ok().map(Position::At))
+                    .ok_or_else(|| PositionError::Duration(excerpt(text, LONGEST_REPEATED))),
+                None => {
+                    moment.parse().map(Position::At).map_err(|_| PositionError::Moment(excerpt(text, LONGEST_REPEATED)))
+                }
             };
         }
         let digits = text.strip_prefix('-').unwrap_or(text);
@@ -104,12 +135,13 @@ fn parse_ago(text: &str) -> Option<Position> {
     }
     let span: Span = text.parse().ok()?;
     let ago = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
-    (!ago.is_negative()).then_some(Position::Ago(ago))
+    (!ago.is_negative() && ago <= LONGEST_AGO).then_some(Position::Ago(ago))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use test_support::fuzz::{assert_presentable, fuzz};
 
     use super::*;
 
@@ -130,6 +162,7 @@ mod tests {
             ("@-90s", Position::Ago(SignedDuration::from_secs(90))),
             ("@2026-01-31T12:00:00Z", Position::At("2026-01-31T12:00:00Z".parse().unwrap())),
             ("@2026-01-31T12:00:00+02:00", Position::At("2026-01-31T10:00:00Z".parse().unwrap())),
+            ("@-000001-12-31T22:30:00Z", Position::At("-000001-12-31T22:30:00Z".parse().unwrap())),
         ];
         for (text, expected) in table {
             assert_eq!(text.parse(), Ok(expected), "{text}");
@@ -154,6 +187,7 @@ mod tests {
             ("@-10", "is no length of time"),
             ("@--10m", "is no length of time"),
             ("@-ten minutes", "is no length of time"),
+            ("@-175307616h1ns", "is no length of time"),
         ];
         for (text, expected) in table {
             let error = text.parse::<Position>().expect_err(text).to_string();
@@ -180,6 +214,59 @@ mod tests {
         for (position, expected) in table {
             assert_eq!(position.begin(10, 20, now), expected, "{position:?}");
         }
+    }
+
+    #[test]
+    fn fuzzed_positions_are_refused_or_the_same_once_they_are_written_down() {
+        // The last was written down as what could not be read, and so was the sum of the one before with little more.
+        let corpus = [
+            "start",
+            "end",
+            "0",
+            "42",
+            "-10",
+            "9223372036854775807",
+            "@-10m",
+            "@-1h30m",
+            "@-1d",
+            "@-0.5s",
+            "@-1w 2 hours",
+            "@2026-01-31T12:00:00Z",
+            "@2026-01-31T12:00:00.123456789+02:00",
+            "@2026-01-31T12:00+01[Europe/Berlin]",
+            "@-1043497w7304484d175307616h",
+            "@0000-01-01T00:30:00+02:00",
+        ]
+        .map(str::to_owned);
+        let words = [
+            "@",
+            "@-",
+            "1y",
+            "2mo",
+            "7304484d",
+            "175307616h",
+            "1.5s",
+            "µs",
+            "ago",
+            "T",
+            "Z",
+            "+23:59",
+            "-0001",
+            "[UTC]",
+        ];
+        fuzz(&corpus, &words, |text| match text.parse::<Position>() {
+            Ok(position) => {
+                assert_eq!(position.to_string().parse(), Ok(position), "{position}");
+                if let Begin::Offset(offset) = position.begin(10, 20, Timestamp::UNIX_EPOCH) {
+                    assert!((10..=20).contains(&offset), "{position}");
+                }
+                true
+            }
+            Err(error) => {
+                assert_presentable(error);
+                false
+            }
+        });
     }
 
     proptest! {

@@ -32,7 +32,7 @@ pub struct DuplicatesArgs {
     topics: Vec<String>,
 
     /// From where on: start, end, an offset, -10 for the last ten records of each partition, @-10m
-    #[arg(long, value_name = "POSITION", default_value = "start", allow_hyphen_values = true)]
+    #[arg(long, value_name = "POSITION", default_value_t = Position::Start, allow_hyphen_values = true)]
     from: Position,
 
     /// Only each N-th of them

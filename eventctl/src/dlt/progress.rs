@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use event_runtime::{Origin, reader::Committed};
 
+use super::runs::Runs;
+
 const NOTE: &str = "replayed ";
 
 /// Bytes of metadata. Brokers refuse more than 4096 unless told otherwise.
@@ -18,7 +20,7 @@ const LONGEST_NOTE: usize = 4000;
 pub struct Done {
     position: Option<i64>,
     /// Offsets above the position.
-    above: BTreeSet<i64>,
+    above: Runs,
 }
 
 /// How far a run is.
@@ -40,11 +42,11 @@ impl Done {
     /// As the group has committed it. A note that is not ours says nothing.
     pub fn read(committed: &Committed) -> Done {
         let position = committed.offset;
-        let mut above = BTreeSet::new();
+        let mut above = Runs::default();
         for run in committed.metadata.strip_prefix(NOTE).unwrap_or_default().split(',') {
             let (first, last) = run.split_once('-').unwrap_or((run, run));
-            if let (Ok(first), Ok(last)) = (first.parse::<i32>(), last.parse::<i32>()) {
-                above.extend((first..=last).map(|distance| position + i64::from(distance)));
+            if let (Ok(first), Ok(last)) = (first.parse(), last.parse()) {
+                above.insert(position.saturating_add(first), position.saturating_add(last));
             }
         }
         Done { position: Some(position), above }
@@ -56,18 +58,13 @@ impl Done {
     }
 
     pub fn contains(&self, offset: i64) -> bool {
-        self.position.is_some_and(|position| offset < position) || self.above.contains(&offset)
+        self.position.is_some_and(|position| offset < position) || self.above.contains(offset)
     }
 
     fn to_committed(&self) -> Option<Committed> {
         let position = self.position?;
         let mut note = String::new();
-        let mut offsets = self.above.iter().copied().peekable();
-        while let Some(first) = offsets.next() {
-            let mut last = first;
-            while let Some(next) = offsets.next_if_eq(&(last + 1)) {
-                last = next;
-            }
+        for (first, last) in self.above.iter() {
             let (first, last) = (first - position, last - position);
             let run = if first == last { first.to_string() } else { format!("{first}-{last}") };
             if NOTE.len() + note.len() + run.len() + 1 > LONGEST_NOTE {
@@ -94,16 +91,16 @@ impl Progress {
             return;
         }
         match settled {
-            true => partition.done.above.insert(place.offset),
-            false => partition.open.insert(place.offset),
-        };
+            true => partition.done.above.insert(place.offset, place.offset),
+            false => drop(partition.open.insert(place.offset)),
+        }
     }
 
     /// The letter at `place` is done with.
     pub fn settle(&mut self, place: &Origin) {
         let partition = self.of(place);
         if partition.open.remove(&place.offset) {
-            partition.done.above.insert(place.offset);
+            partition.done.above.insert(place.offset, place.offset);
         }
     }
 
@@ -129,19 +126,49 @@ impl Progress {
 impl Partition {
     /// Moves the position to the first letter that waits, behind all letters where none does.
     fn advance(&mut self) {
-        let end = self.done.above.last().map(|last| last + 1);
+        let end = self.done.above.last().map(|last| last.saturating_add(1));
         let Some(position) = self.open.first().copied().or(end) else { return };
         // Nothing has been done in a partition whose first letter waits.
         if self.done.position.is_some() || end.is_some() {
             self.done.position = self.done.position.max(Some(position));
         }
-        self.done.above.retain(|offset| Some(*offset) >= self.done.position);
+        if let Some(position) = self.done.position {
+            self.done.above.remove_below(position);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use test_support::fuzz::fuzz;
+
     use super::*;
+
+    #[test]
+    fn fuzzed_notes_say_the_same_once_they_are_written_again() {
+        let corpus = [
+            "",
+            "replayed 2,5-9",
+            "replayed 1-3,3-7,9,8",
+            "replayed x,-,9-2",
+            "somebody else's",
+            // Each of two thousand million offsets was remembered on its own, and there are none behind the last.
+            "replayed 0-2147483647",
+            "replayed 9223372036854775807",
+        ];
+        fuzz(&corpus.map(str::to_owned), &["replayed ", "-", ",", "1-2", "0-9223372036854775807"], |note| {
+            for position in [0, 100, i64::MAX - 3, i64::MAX] {
+                let done = Done::read(&committed(position, note));
+                let written = done.to_committed().unwrap();
+                assert!(written.offset == position && written.metadata.len() <= LONGEST_NOTE, "{written:?}");
+                if note.len() <= LONGEST_NOTE {
+                    assert_eq!(Done::read(&written), done, "{written:?}");
+                }
+                assert!(moved(&mut progress(done)).is_none_or(|moved| moved.offset >= position), "{note}");
+            }
+            Done::read(&committed(0, note)).above != Runs::default()
+        });
+    }
 
     fn at(offset: i64) -> Origin {
         Origin { topic: "t".to_owned(), partition: 0, offset }
@@ -200,13 +227,14 @@ mod tests {
         assert_eq!(known, [98, 99, 102, 103, 105]);
         assert_eq!(done.to_committed(), Some(committed(100, "replayed 2-3,5")));
         for foreign in ["", "replayed ", "replayed x,-", "somebody else's", "replayed 9-2"] {
-            assert_eq!(Done::read(&committed(1, foreign)).above, BTreeSet::new(), "{foreign:?}");
+            assert_eq!(Done::read(&committed(1, foreign)).above, Runs::default(), "{foreign:?}");
         }
     }
 
     #[test]
     fn a_note_stays_within_what_brokers_take_and_keeps_the_lowest() {
-        let above: BTreeSet<i64> = (1..100_000).map(|number| number * 2).collect();
+        let mut above = Runs::default();
+        (1..100_000).for_each(|number| above.insert(number * 2, number * 2));
         let committed = Done { position: Some(1), above }.to_committed().unwrap();
         assert!((3900..=LONGEST_NOTE).contains(&committed.metadata.len()), "{}", committed.metadata.len());
         let read = Done::read(&committed);
