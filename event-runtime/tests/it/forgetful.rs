@@ -2,11 +2,11 @@
 //! knew and is silent for ever (its issue 5301): only a new client helps, and is made.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io::{self, Cursor},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -39,15 +39,22 @@ struct Forgetful {
     broker: String,
     port: i32,
     forgets: AtomicBool,
-    connections: AtomicUsize,
+    connections: Mutex<Connections>,
+}
+
+#[derive(Default)]
+struct Connections {
+    accepted: usize,
+    /// By their numbers.
+    open: BTreeSet<usize>,
 }
 
 impl Forgetful {
     async fn before(broker: String) -> Arc<Forgetful> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port().into();
-        let forgetful = Forgetful { broker, port, forgets: AtomicBool::new(false), connections: AtomicUsize::new(0) };
-        let forgetful = Arc::new(forgetful);
+        let (forgets, connections) = Default::default();
+        let forgetful = Arc::new(Forgetful { broker, port, forgets, connections });
         let accepting = forgetful.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -61,22 +68,29 @@ impl Forgetful {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Until all clients have heard it, and are gone.
+    /// Until all clients have heard it, and left. New ones may come meanwhile.
     async fn forget(&self) {
         self.forgets.store(true, Ordering::SeqCst);
-        eventually(PATIENCE, "end of all connections", async || match self.connections.load(Ordering::SeqCst) {
-            0 => Ok(()),
-            open => Err(open),
+        let before = self.connections.lock().unwrap().accepted;
+        eventually(PATIENCE, "end of all connections", async || {
+            let open: Vec<_> = self.connections.lock().unwrap().open.range(..before).copied().collect();
+            if open.is_empty() { Ok(()) } else { Err(open) }
         })
         .await;
         self.forgets.store(false, Ordering::SeqCst);
     }
 
     async fn serve(self: Arc<Self>, client: TcpStream) {
-        self.connections.fetch_add(1, Ordering::SeqCst);
+        let number = {
+            let mut connections = self.connections.lock().unwrap();
+            connections.accepted += 1;
+            let number = connections.accepted - 1;
+            connections.open.insert(number);
+            number
+        };
         // Ends with an error when either side has gone.
         self.pass(client).await.ok();
-        self.connections.fetch_sub(1, Ordering::SeqCst);
+        self.connections.lock().unwrap().open.remove(&number);
     }
 
     async fn pass(&self, client: TcpStream) -> io::Result<()> {

@@ -32,8 +32,11 @@ const BROKERS: &str = "CRASHES_BROKERS";
 const SETTINGS: &str = "CRASHES_SETTINGS";
 const DATABASE: &str = "CRASHES_DATABASE";
 const RETRIES: u32 = 1;
-const HANDLED: Migration =
-    Migration { version: 1, name: "handled", sql: "CREATE TABLE handled (key TEXT NOT NULL, text TEXT NOT NULL);" };
+const HANDLED: Migration = Migration {
+    version: 1,
+    name: "handled",
+    sql: "CREATE TABLE handled (key TEXT NOT NULL, text TEXT NOT NULL, handled_at BIGINT NOT NULL);",
+};
 
 /// `abort` ends the process, `doom` also when its dead letter is told; `kill` does so as the system does it when there is
 /// no memory; all others are written down.
@@ -62,9 +65,10 @@ impl TransactionalHandler for Deadly {
             // Long enough that the records of several keys run side by side.
             _ => tokio::time::sleep(Duration::from_millis(5)).await,
         }
-        sqlx::query("INSERT INTO handled (key, text) VALUES ($1, $2)")
+        sqlx::query("INSERT INTO handled (key, text, handled_at) VALUES ($1, $2, $3)")
             .bind(&delivery.event.key)
             .bind(&delivery.event.text)
+            .bind(jiff::Timestamp::now().as_microsecond())
             .execute(tx.conn())
             .await?;
         Ok(())
@@ -189,7 +193,9 @@ async fn count(database: &Database, table: &str) -> i64 {
 
 /// The texts that were handled, by key, in order.
 async fn handled(database: &Database) -> BTreeMap<String, Vec<String>> {
-    let rows = sqlx::query("SELECT key, text FROM handled").fetch_all(database.pool()).await.unwrap();
+    // Not as they lie there: PostgreSQL puts rows where those of a transaction that was rolled back had been.
+    let sql = "SELECT key, text FROM handled ORDER BY handled_at";
+    let rows = sqlx::query(sql).fetch_all(database.pool()).await.unwrap();
     let mut handled: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for row in rows {
         handled.entry(row.get(0)).or_default().push(row.get(1));
