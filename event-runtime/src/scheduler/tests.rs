@@ -66,9 +66,7 @@ fn a_partition_that_ran_dry_has_one_turn_as_before() {
 
 #[test]
 fn the_watermark_stops_at_the_first_unhandled_record() {
-    let mut bench = Bench::new(8);
-    bench.offer_all(&[(5, "a"), (6, "b"), (9, "c")]);
-    bench.start_all();
+    let mut bench = Bench::running(&[(5, "a"), (6, "b"), (9, "c")]);
     assert_eq!(bench.watermarks(), NONE);
     bench.handled(6);
     bench.handled(9);
@@ -207,9 +205,7 @@ fn offsets_that_come_again_are_ignored() {
 
 #[test]
 fn a_retry_waits_with_its_key_and_lets_the_others_go() {
-    let mut bench = Bench::new(8);
-    bench.offer_all(&[(0, "a"), (1, "a"), (2, "b")]);
-    bench.start_all();
+    let mut bench = Bench::running(&[(0, "a"), (1, "a"), (2, "b")]);
     assert_eq!(bench.fail(0, HandlerError::retry("no")), Verdict::Retry { pause: ms(50) });
     bench.handled(2);
     bench.offer(3, "b");
@@ -224,9 +220,7 @@ fn a_retry_waits_with_its_key_and_lets_the_others_go() {
 
 #[test]
 fn after_the_last_attempt_and_after_a_rejection_comes_the_dead_letter() {
-    let mut bench = Bench::new(8);
-    bench.offer_all(&[(0, "a"), (1, "b")]);
-    bench.start_all();
+    let mut bench = Bench::running(&[(0, "a"), (1, "b")]);
     assert_eq!(bench.fail(1, HandlerError::reject("bad")), Verdict::Bury);
     bench.fail(0, HandlerError::retry("no"));
     bench.now = ms(500);
@@ -240,9 +234,7 @@ fn after_the_last_attempt_and_after_a_rejection_comes_the_dead_letter() {
 
 #[test]
 fn a_dead_letter_that_cannot_be_written_holds_its_key_and_the_watermark() {
-    let mut bench = Bench::new(8);
-    bench.offer_all(&[(0, "a"), (1, "a")]);
-    bench.start_all();
+    let mut bench = Bench::running(&[(0, "a"), (1, "a")]);
     bench.fail(0, HandlerError::reject("bad"));
     bench.start_all();
     for pause in [100, 200, 400].map(ms) {
@@ -258,70 +250,8 @@ fn a_dead_letter_that_cannot_be_written_holds_its_key_and_the_watermark() {
 }
 
 #[test]
-fn an_outage_holds_one_handler_probes_one_at_a_time_and_rotates() {
-    let mut bench = Bench::new(8);
-    bench.offer_all(&[(0, "a"), (1, "b"), (2, "c")]);
-    bench.scheduler.offer(&partition(0), 1, Offer { handler: 9, ..offer(3, "d") });
-    bench.start_all();
-    assert_eq!(bench.unavailable(0), Verdict::Unavailable { began: true });
-    assert_eq!(bench.unavailable(1), Verdict::Unavailable { began: false });
-    assert_eq!(bench.unavailable(2), Verdict::Unavailable { began: false });
-    bench.handled(3);
-    bench.scheduler.offer(&partition(0), 1, Offer { handler: 9, ..offer(4, "d") });
-    assert_eq!(bench.start_all(), [4], "another handler is not concerned");
-    bench.now = ms(100);
-    assert_eq!(bench.start_all(), [0]);
-    bench.unavailable(0);
-    bench.now = ms(299);
-    assert_eq!(bench.start_all(), NONE, "the pause between probes doubles");
-    bench.now = ms(300);
-    assert_eq!(bench.start_all(), [1]);
-    assert_eq!(bench.started(1).attempt, 1, "no attempt was used up");
-    assert_eq!(bench.finish(1, HANDLED), Verdict::Handled { outage_ended: Some(ms(300)) });
-    assert_eq!(bench.start_all(), [2, 0]);
-}
-
-#[test]
-fn a_duplicate_does_not_end_an_outage() {
-    let mut bench = Bench::new(8);
-    bench.offer_all(&[(0, "a"), (1, "b")]);
-    bench.start_all();
-    bench.unavailable(0);
-    bench.unavailable(1);
-    bench.now = ms(100);
-    bench.start_all();
-    let duplicate = Outcome::Handled { proves_dependency: false };
-    assert_eq!(bench.finish(0, duplicate), Verdict::Handled { outage_ended: None });
-    assert_eq!(bench.start_all(), [1], "the next one probes at once");
-}
-
-#[test]
-fn a_record_that_is_unavailable_while_others_pass_uses_up_its_attempts() {
-    let mut bench = Bench::new(8);
-    bench.offer_all(&[(0, "bad"), (1, "good")]);
-    bench.start_all();
-    bench.unavailable(0);
-    bench.now = ms(100);
-    bench.offer(2, "good");
-    bench.handled(1);
-    // Success of what had started before the outage proves nothing.
-    assert_eq!(bench.start_all(), [2], "who has not met the outage probes first");
-    bench.handled(2);
-    assert_eq!(bench.start_all(), [0]);
-    assert!(matches!(bench.unavailable(0), Verdict::Retry { .. }));
-    bench.now = ms(1000);
-    bench.offer(3, "good");
-    assert_eq!(bench.start_all(), [3, 0]);
-    assert_eq!(bench.started(0).attempt, 2);
-    bench.handled(3);
-    assert_eq!(bench.unavailable(0), Verdict::Bury);
-}
-
-#[test]
 fn a_stopped_partition_starts_only_gaps_and_its_removal_says_what_to_commit() {
-    let mut bench = Bench::new(8);
-    bench.offer_all(&[(0, "a"), (1, "a"), (2, "b"), (3, "b")]);
-    bench.start_all();
+    let mut bench = Bench::running(&[(0, "a"), (1, "a"), (2, "b"), (3, "b")]);
     bench.scheduler.stop(&partition(0));
     assert_eq!(bench.offer(4, "c"), Offered::NotAssigned);
     bench.handled(2);
@@ -352,9 +282,7 @@ fn a_drain_does_not_wait_for_gaps_in_a_flood() {
 
 #[test]
 fn a_stopped_partition_starts_no_gap_above_a_record_that_waits() {
-    let mut bench = Bench::new(8);
-    bench.offer_all(&[(0, "a"), (1, "b"), (2, "a"), (3, "b"), (4, "c")]);
-    bench.start_all();
+    let mut bench = Bench::running(&[(0, "a"), (1, "b"), (2, "a"), (3, "b"), (4, "c")]);
     bench.scheduler.stop(&partition(0));
     bench.fail(0, HandlerError::retry("once"));
     bench.handled(1);
@@ -367,9 +295,7 @@ fn a_stopped_partition_starts_no_gap_above_a_record_that_waits() {
 
 #[test]
 fn results_of_an_older_generation_count_for_nothing_and_hold_their_key() {
-    let mut bench = Bench::new(8);
-    bench.offer_all(&[(0, "a")]);
-    bench.start_all();
+    let mut bench = Bench::running(&[(0, "a")]);
     let old = bench.started(0).ticket;
     bench.scheduler.remove(&partition(0));
     bench.scheduler.assign(partition(0), 2);
@@ -414,9 +340,7 @@ fn bytes_are_budgeted_too() {
 
 #[test]
 fn a_key_can_be_inspected() {
-    let mut bench = Bench::new(8);
-    bench.offer_all(&[(0, "a"), (1, "a"), (2, "b")]);
-    bench.start_all();
+    let mut bench = Bench::running(&[(0, "a"), (1, "a"), (2, "b")]);
     bench.fail(0, HandlerError::retry("no"));
     let in_hand = bench.scheduler.inspect(b"a");
     let [InHand { attempt: 2, state: State::Waiting(until), last_error: Some(error), .. }, second] = &in_hand[..]
@@ -456,6 +380,14 @@ struct Bench {
 }
 
 impl Bench {
+    /// With these records, all of them started.
+    fn running(records: &[(i64, &str)]) -> Bench {
+        let mut bench = Bench::new(8);
+        bench.offer_all(records);
+        bench.start_all();
+        bench
+    }
+
     fn new(concurrency: usize) -> Bench {
         Bench::with(Limits { concurrency, records: 1000, bytes: 100_000 })
     }

@@ -51,9 +51,7 @@ fn a_drain_waits_for_the_attempts_of_its_partition() {
 
 #[test]
 fn lanes_that_wait_for_a_retry_or_a_dependency_are_blocked() {
-    let mut bench = Bench::new(8);
-    bench.offer_all(&[(0, "a"), (1, "b"), (2, "b"), (3, "c"), (4, "d")]);
-    bench.start_all();
+    let mut bench = Bench::running(&[(0, "a"), (1, "b"), (2, "b"), (3, "c"), (4, "d")]);
     assert_eq!(bench.scheduler.blocked_lanes(), 0);
     bench.unavailable(0);
     assert_eq!(bench.scheduler.blocked_lanes(), 1);
