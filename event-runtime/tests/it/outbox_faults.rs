@@ -15,20 +15,12 @@ use sqlx::{AssertSqlSafe, Row as _};
 use test_support::eventually;
 
 use crate::stage::{
-    Noted, PATIENCE, RunningRelay, TestClock, TestDatabase, TestKafka, Told, first_numbers, outbox, publish, read,
-    relay, relay_with,
+    Noted, PATIENCE, RunningRelay, TestClock, TestDatabase, TestKafka, Told, becomes_empty, first_numbers, outbox,
+    publish, read, relay, relay_with,
 };
 
 async fn rows(database: &Database) -> u64 {
     depth(database, Timestamp::now()).await.unwrap().rows
-}
-
-async fn becomes_empty(database: &Database) {
-    let empty = async || match rows(database).await {
-        0 => Ok(()),
-        rows => Err(rows),
-    };
-    eventually(PATIENCE, "empty outbox", empty).await;
 }
 
 fn with(mut kafka: KafkaConfig, settings: &[&str]) -> KafkaConfig {

@@ -12,12 +12,11 @@ use std::{
 
 use event_runtime::{
     Database, Tx,
-    outbox::{Metrics, OnPublished, Published, Relay, depth},
+    outbox::{Metrics, OnPublished, Published, Relay},
     producer::Producer,
     telemetry::metrics::Metrics as Families,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
-use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
 use test_support::eventually;
 use tokio::{
@@ -28,7 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Dispatch, subscriber::NoSubscriber};
 
 use crate::stage::{
-    Noted, PATIENCE, RunningRelay, TestClock, TestDatabase, TestKafka, first_numbers, publish, read, relay,
+    Noted, PATIENCE, RunningRelay, TestClock, TestDatabase, TestKafka, becomes_empty, first_numbers, publish, read,
+    relay,
 };
 
 /// The relay's, so that it gives up soon.
@@ -59,14 +59,6 @@ impl Watched {
         })
         .await;
     }
-}
-
-async fn becomes_empty(database: &Database) {
-    eventually(PATIENCE, "empty outbox", async || match depth(database, Timestamp::now()).await.unwrap().rows {
-        0 => Ok(()),
-        rows => Err(rows),
-    })
-    .await;
 }
 
 /// The log of this thread. There are two more dispatchers, so that what another thread does not want to hear is not left

@@ -12,7 +12,7 @@ use std::{
 use event_runtime::{
     Clock, Database, Migration, Outbox, Record, Tx,
     config::KafkaConfig,
-    outbox::{OnPublished, Published, Relay},
+    outbox::{OnPublished, Published, Relay, depth},
     producer::Producer,
     topics::{self, TopicSpec},
 };
@@ -21,7 +21,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use shared_events::{CorrelationId, Event, EventId, Topic};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, any::install_default_drivers};
-use test_support::{MockKafka, TempDatabase, records};
+use test_support::{MockKafka, TempDatabase, eventually, records};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,15 @@ use tokio_util::sync::CancellationToken;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const TOPIC: Topic = Topic { name: "storage-tests", partitions: 4, retention: Duration::from_secs(24 * 60 * 60) };
+
+/// Waits until nothing is left to publish.
+pub async fn becomes_empty(database: &Database) {
+    eventually(PATIENCE, "empty outbox", async || match depth(database, Timestamp::now()).await.unwrap().rows {
+        0 => Ok(()),
+        rows => Err(rows),
+    })
+    .await;
+}
 
 /// An event that has no meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
