@@ -180,9 +180,10 @@ fn drop_aside(client: Arc<Client>, patience: Duration) {
         drop(client);
         dropped.send(()).ok();
     });
-    if let Err(error) = spawned.map(|_| gone.recv_timeout(patience)) {
-        // Without a thread the client has been dropped right here.
-        tracing::debug!(%error, "no thread to leave the group from");
+    match spawned {
+        Ok(_) => drop(gone.recv_timeout(patience)),
+        // The client has been dropped right here.
+        Err(error) => tracing::debug!(%error, "no thread to leave the group from"),
     }
 }
 
