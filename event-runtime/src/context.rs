@@ -5,7 +5,7 @@
 //! ever (<https://github.com/confluentinc/librdkafka/issues/5301>, open in 2.15). Only its statistics show it, and only
 //! a new client helps.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Deref, thread};
 
 use rdkafka::{
     ClientConfig, ClientContext,
@@ -14,7 +14,7 @@ use rdkafka::{
     error::{KafkaError, KafkaResult},
 };
 use serde::Deserialize;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// How often a client says what it knows, where `-X` does not say otherwise. 0 would leave it stranded.
 const STATISTICS_INTERVAL_MS: &str = "5000";
@@ -43,17 +43,17 @@ pub(crate) fn is_stranded(statistics: &[u8]) -> bool {
 
 /// Sends librdkafka's words to our log, quietly: who waits for an answer is told as well, and says what it means.
 pub(crate) struct QuietContext {
-    stranded: watch::Sender<bool>,
+    stranded: CancellationToken,
 }
 
 impl QuietContext {
     /// A client, and what tells that it is stranded if it reports its statistics.
-    pub(crate) fn connect<C>(config: &ClientConfig) -> KafkaResult<(C, watch::Receiver<bool>)>
+    pub(crate) fn connect<C>(config: &ClientConfig) -> KafkaResult<(C, CancellationToken)>
     where
         C: FromClientConfigAndContext<QuietContext>,
     {
-        let (stranded, told) = watch::channel(false);
-        Ok((config.create_with_context(QuietContext { stranded })?, told))
+        let stranded = CancellationToken::new();
+        Ok((config.create_with_context(QuietContext { stranded: stranded.clone() })?, stranded))
     }
 }
 
@@ -77,12 +77,53 @@ impl ClientContext for QuietContext {
 
     fn stats_raw(&self, statistics: &[u8]) {
         if is_stranded(statistics) {
-            self.stranded.send_replace(true);
+            self.stranded.cancel();
         }
     }
 }
 
 impl ConsumerContext for QuietContext {}
+
+/// A client of one owner, who goes on with a new one when this one is stranded.
+pub(crate) struct Renewable<C> {
+    config: ClientConfig,
+    client: C,
+    stranded: CancellationToken,
+}
+
+impl<C> Renewable<C>
+where
+    C: FromClientConfigAndContext<QuietContext> + Send + 'static,
+{
+    pub(crate) fn connect(mut config: ClientConfig) -> KafkaResult<Renewable<C>> {
+        report_statistics(&mut config);
+        let (client, stranded) = QuietContext::connect(&config)?;
+        Ok(Renewable { config, client, stranded })
+    }
+
+    /// As far as the client has been polled.
+    pub(crate) fn is_stranded(&self) -> bool {
+        self.stranded.is_cancelled()
+    }
+
+    /// Nothing is assigned to the new client.
+    pub(crate) fn renew(&mut self) -> KafkaResult<()> {
+        let (client, stranded) = QuietContext::connect(&self.config)?;
+        let replaced = std::mem::replace(&mut self.client, client);
+        self.stranded = stranded;
+        // It may wait for brokers.
+        thread::spawn(move || drop(replaced));
+        Ok(())
+    }
+}
+
+impl<C> Deref for Renewable<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        &self.client
+    }
+}
 
 #[cfg(test)]
 mod tests {

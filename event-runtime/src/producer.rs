@@ -5,7 +5,6 @@
 //! able to bear a duplicate.
 
 use std::{
-    future::pending,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -16,7 +15,7 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord, Producer as _},
 };
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Origin,
@@ -34,7 +33,7 @@ pub struct Producer {
 /// A client of librdkafka, until it is beyond repair.
 struct Client {
     kafka: FutureProducer<QuietContext>,
-    stranded: watch::Receiver<bool>,
+    stranded: CancellationToken,
 }
 
 /// A record on its way to a topic.
@@ -143,7 +142,7 @@ impl Producer {
                 Ok(delivery) => delivery.map_err(|(error, _)| error),
                 Err(_) => Err(KafkaError::Canceled),
             },
-            () = client.stranded() => Err(KafkaError::MessageProduction(RDKafkaErrorCode::AllBrokersDown)),
+            () = client.stranded.cancelled() => Err(KafkaError::MessageProduction(RDKafkaErrorCode::AllBrokersDown)),
         };
         match delivery {
             Ok(delivery) => Ok(Origin { topic: record.topic, partition: delivery.partition, offset: delivery.offset }),
@@ -210,14 +209,7 @@ impl Client {
         if self.kafka.client().fatal_error().is_some() {
             return Some("had a fatal error");
         }
-        self.stranded.borrow().then_some("was told of no brokers and knows none any more")
-    }
-
-    /// Returns once it knows no broker any more.
-    async fn stranded(&self) {
-        if self.stranded.clone().wait_for(|stranded| *stranded).await.is_err() {
-            pending().await
-        }
+        self.stranded.is_cancelled().then_some("was told of no brokers and knows none any more")
     }
 }
 

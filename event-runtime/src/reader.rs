@@ -207,7 +207,7 @@ impl Reader {
     /// Goes on where it stands with a new client.
     fn renew(&mut self) -> Result<(), ReadError> {
         let position = self.brokers.consumer.position().map_err(ReadError::Fatal)?;
-        self.brokers.renew()?;
+        self.brokers.consumer.renew().map_err(ReadError::Client)?;
         for read in position.elements() {
             if let Offset::Offset(_) = read.offset() {
                 self.begins
@@ -254,7 +254,7 @@ impl Reader {
             let left = until.saturating_duration_since(Instant::now());
             let record = match self.brokers.consumer.poll(Timeout::After(left)) {
                 None => {
-                    if self.brokers.is_stranded() {
+                    if self.brokers.consumer.is_stranded() {
                         self.renew()?;
                     }
                     self.settle_ends();

@@ -20,15 +20,13 @@ use rdkafka::{
     metadata::MetadataTopic,
 };
 
-use tokio::sync::watch;
-
 use super::{
     complaints::{Complaints, complain},
     owned::Owned,
     rebalance::Rebalances,
 };
 use crate::{
-    context::QuietContext,
+    context::{QuietContext, Renewable},
     scheduler::{Extent, Generation, Partition},
 };
 
@@ -68,12 +66,11 @@ impl Lookout {
         let (group, topics) = (member.group, topics.to_vec());
         let from_latest = matches!(config.get("auto.offset.reset"), Some("latest" | "largest" | "end"));
         // It subscribes to nothing, so it is no member of the group.
-        let (client, stranded) = QuietContext::connect(config).map_err(io::Error::other)?;
+        let client = Renewable::connect(config.clone()).map_err(io::Error::other)?;
         let (running, stopped) = sync_channel(0);
         let thread = thread::Builder::new().name(format!("{group}-ends"));
         let starts = HashMap::new();
-        let config = config.clone();
-        let asking = Asking { group, topics, config, client, stranded, owned, complaints, ends, from_latest, starts };
+        let asking = Asking { group, topics, client, owned, complaints, ends, from_latest, starts };
         thread.spawn(move || asking.run(&stopped))?;
         Ok(Lookout { _running: running })
     }
@@ -83,9 +80,7 @@ struct Asking {
     group: &'static str,
     /// What the consumer subscribes to.
     topics: Vec<String>,
-    config: ClientConfig,
-    client: BaseConsumer<QuietContext>,
-    stranded: watch::Receiver<bool>,
+    client: Renewable<BaseConsumer<QuietContext>>,
     owned: Arc<Mutex<Owned>>,
     complaints: Arc<Mutex<Complaints>>,
     ends: Arc<Ends>,
@@ -118,17 +113,10 @@ impl Asking {
     /// It must be polled to hear what it reports; there are no records in it.
     fn look_after_client(&mut self) {
         while self.client.poll(Duration::ZERO).is_some() {}
-        if !*self.stranded.borrow() {
-            return;
-        }
-        match QuietContext::connect(&self.config) {
-            Ok((client, stranded)) => {
-                let replaced = std::mem::replace(&mut self.client, client);
-                self.stranded = stranded;
-                // It may wait for the group's coordinator.
-                thread::spawn(move || drop(replaced));
-            }
-            Err(error) => tracing::debug!(group = self.group, %error, "nobody can ask for the ends"),
+        if self.client.is_stranded()
+            && let Err(error) = self.client.renew()
+        {
+            tracing::debug!(group = self.group, %error, "nobody can ask for the ends");
         }
     }
 

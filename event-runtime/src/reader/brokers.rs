@@ -1,24 +1,21 @@
 use std::{
     collections::{BTreeMap, HashMap},
-    thread,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
+    Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
     topic_partition_list::TopicPartitionListElem,
     util::Timeout,
 };
 
-use tokio::sync::watch;
-
 use super::{Position, ReadError, position::Begin};
 use crate::{
     config::KafkaConfig,
-    context::{QuietContext, report_statistics},
+    context::{QuietContext, Renewable},
 };
 
 /// How long one question to the brokers may take.
@@ -35,9 +32,7 @@ pub struct Committed {
 
 /// Asks brokers about topics, partitions and offsets.
 pub struct Brokers {
-    pub(super) consumer: BaseConsumer<QuietContext>,
-    config: ClientConfig,
-    stranded: watch::Receiver<bool>,
+    pub(super) consumer: Renewable<BaseConsumer<QuietContext>>,
     addresses: String,
     patience: Duration,
 }
@@ -58,25 +53,8 @@ impl Brokers {
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "earliest")
             .set("allow.auto.create.topics", "false");
-        report_statistics(&mut client);
-        let (consumer, stranded) = QuietContext::connect(&client).map_err(ReadError::Client)?;
-        let addresses = kafka.brokers.clone();
-        Ok(Brokers { consumer, config: client, stranded, addresses, patience: ANSWER_WITHIN })
-    }
-
-    /// Whether the client knows no broker any more, as far as it has been polled.
-    pub(super) fn is_stranded(&self) -> bool {
-        *self.stranded.borrow()
-    }
-
-    /// Goes on with a new client, to which nothing is assigned.
-    pub(super) fn renew(&mut self) -> Result<(), ReadError> {
-        let (consumer, stranded) = QuietContext::connect(&self.config).map_err(ReadError::Client)?;
-        let replaced = std::mem::replace(&mut self.consumer, consumer);
-        self.stranded = stranded;
-        // It may wait for brokers.
-        thread::spawn(move || drop(replaced));
-        Ok(())
+        let consumer = Renewable::connect(client).map_err(ReadError::Client)?;
+        Ok(Brokers { consumer, addresses: kafka.brokers.clone(), patience: ANSWER_WITHIN })
     }
 
     /// The same, waiting so long for each answer instead of eight seconds.
