@@ -22,6 +22,9 @@ use shared_events::topics;
 /// Where HTTP listens on 127.0.0.1 unless configured.
 pub const DEFAULT_PORT: u16 = 8082;
 
+/// Transactions side by side. Those that touch the same product wait for its row: more of them would be smaller, and wait.
+const CONCURRENCY: usize = 2;
+
 /// Takes the HTTP address and puts the service together; nothing is connected before [`Service::run`].
 ///
 /// # Errors
@@ -30,6 +33,7 @@ pub async fn bind(config: Config) -> anyhow::Result<Service> {
     let builder = Service::bind(topics::INVENTORY_SERVICE.name, DEFAULT_PORT, config.service).await?;
     let database = builder.database().clone();
     let consumer = ConsumerBuilder::new(topics::INVENTORY_SERVICE.name)
+        .concurrency(CONCURRENCY)
         .transactional(&database, handlers::ReserveStock)
         .transactional(&database, handlers::ReleaseStock)
         .transactional(&database, handlers::CommitStock);

@@ -26,9 +26,9 @@ use crate::{
     store::{self, Entry},
 };
 
-/// Transactions, whether of one answer or of a batch. Fewer than the database has connections: a backlog of answers must
-/// not keep new orders waiting for one.
-const SAGA_CONCURRENCY: usize = 6;
+/// Transactions, whether of one answer or of a batch. Few, so that they are full when there is much to do: that leaves more
+/// of the processor, and connections, to new orders.
+const SAGA_CONCURRENCY: usize = 3;
 
 /// Every consumer group of this service.
 pub fn consumers(database: &Database) -> Vec<ConsumerBuilder> {
