@@ -3,7 +3,7 @@
 
 use std::{
     error::Error,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,21 +17,54 @@ pub(super) struct Outage {
     /// What is away, such as "Kafka".
     what: &'static str,
     service: &'static str,
-    since: Mutex<Option<Since>>,
+    course: Mutex<Course>,
     waiting: Arc<Waiting>,
 }
+
+/// Since when something has been away, and what of that has been said.
+#[derive(Default)]
+struct Course(Option<Since>);
 
 struct Since {
     began: Instant,
     said: Instant,
 }
 
+/// What is worth a line.
+#[derive(Debug, PartialEq, Eq)]
+enum Notice {
+    Away,
+    /// It has been away so long.
+    AwayStill(Duration),
+}
+
 /// So that whoever reads the log of an outage that began hours ago finds it.
 const SAID_AGAIN: Duration = Duration::from_secs(30);
 
+impl Course {
+    fn failed(&mut self, now: Instant) -> Option<Notice> {
+        match &mut self.0 {
+            None => {
+                self.0 = Some(Since { began: now, said: now });
+                Some(Notice::Away)
+            }
+            Some(since) if now - since.said >= SAID_AGAIN => {
+                since.said = now;
+                Some(Notice::AwayStill(now - since.began))
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// How long it was away, if it was.
+    fn over(&mut self, now: Instant) -> Option<Duration> {
+        self.0.take().map(|since| now - since.began)
+    }
+}
+
 impl Outage {
     pub fn of(what: &'static str, service: &'static str, waiting: Arc<Waiting>) -> Outage {
-        Outage { what, service, since: Mutex::new(None), waiting }
+        Outage { what, service, course: Mutex::default(), waiting }
     }
 
     /// It failed; says so if it worked before, or that was said long ago.
@@ -41,17 +74,14 @@ impl Outage {
 
     /// As [`Outage::failed`], with a reason in words.
     pub fn began(&self, reason: &str) {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
         let (service, what, rows, in_hand) = (self.service, self.what, self.waiting.rows(), self.waiting.in_hand());
-        match &mut *since {
-            None => {
-                *since = Some(Since { began: now, said: now });
+        let notice = self.course().failed(Instant::now());
+        match notice {
+            Some(Notice::Away) => {
                 tracing::warn!(service, reason, rows, in_hand, "{what} is away; events wait in the outbox");
             }
-            Some(since) if now - since.said >= SAID_AGAIN => {
-                since.said = now;
-                let seconds = (now - since.began).as_secs_f64();
+            Some(Notice::AwayStill(since)) => {
+                let seconds = since.as_secs_f64();
                 tracing::warn!(
                     service,
                     reason,
@@ -61,16 +91,42 @@ impl Outage {
                     "{what} is away still; events wait in the outbox"
                 );
             }
-            Some(_) => {}
+            None => {}
         }
     }
 
     /// It worked; says so if it failed before.
     pub fn over(&self) {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Since { began, .. }) = since.take() {
-            let seconds = began.elapsed().as_secs_f64();
+        let away = self.course().over(Instant::now());
+        if let Some(away) = away {
+            let seconds = away.as_secs_f64();
             tracing::info!(service = self.service, seconds, "{} is back; the outbox goes on", self.what);
         }
+    }
+
+    fn course(&self) -> MutexGuard<'_, Course> {
+        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_said_when_it_begins_now_and_then_and_when_it_ends() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut course = Course::default();
+        assert_eq!(course.over(at(0)), None);
+        assert_eq!(course.failed(at(1)), Some(Notice::Away));
+        assert_eq!(course.failed(at(2)), None);
+        assert_eq!(course.failed(at(30)), None);
+        assert_eq!(course.failed(at(31)), Some(Notice::AwayStill(Duration::from_secs(30))));
+        assert_eq!(course.failed(at(60)), None);
+        assert_eq!(course.failed(at(62)), Some(Notice::AwayStill(Duration::from_secs(61))));
+        assert_eq!(course.over(at(63)), Some(Duration::from_secs(62)));
+        assert_eq!(course.over(at(64)), None);
+        assert_eq!(course.failed(at(65)), Some(Notice::Away));
     }
 }

@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use test_support::eventually;
 
 use crate::stage::{
-    Noted, PATIENCE, RunningRelay, TestClock, TestDatabase, TestKafka, Told, becomes_empty, first_numbers, outbox,
+    Log, Noted, PATIENCE, RunningRelay, TestClock, TestDatabase, TestKafka, Told, becomes_empty, first_numbers, outbox,
     publish, read, relay, relay_with,
 };
 
@@ -28,9 +28,13 @@ fn with(mut kafka: KafkaConfig, settings: &[&str]) -> KafkaConfig {
     kafka
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn events_said_while_the_broker_is_away_are_published_in_order_when_it_is_back() {
     let (test, kafka) = (TestDatabase::migrated().await, TestKafka::embedded());
+    let log = Log::default();
+    let dispatch = log.dispatch();
+    // One thread, so that the default of this thread is the relay's.
+    let _default = tracing::dispatcher::set_default(&dispatch[0]);
     let database = test.connect();
     // So short that the producer gives up many times meanwhile.
     let config = with(kafka.config(), &["message.timeout.ms=200"]);
@@ -49,12 +53,15 @@ async fn events_said_while_the_broker_is_away_are_published_in_order_when_it_is_
     })
     .await;
     assert_eq!(rows(&database).await, 38);
+    let away = "Kafka is away; events wait in the outbox service=\"test\" reason=\"";
+    assert!(log.text().contains(away), "{}", log.text());
     kafka.cluster().broker_up(1).unwrap();
 
     let numbers = first_numbers(&read(&config, &ids).await);
     assert_eq!(numbers["a"], (0..20).collect::<Vec<u32>>());
     assert_eq!(numbers["b"], (1..20).collect::<Vec<u32>>());
     becomes_empty(&database).await;
+    assert!(log.text().contains("Kafka is back; the outbox goes on"), "{}", log.text());
     running.stop().await;
 }
 

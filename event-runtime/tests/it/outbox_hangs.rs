@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    io::Write,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -24,11 +23,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Dispatch, subscriber::NoSubscriber};
 
 use crate::stage::{
-    Noted, PATIENCE, RunningRelay, TestClock, TestDatabase, TestKafka, becomes_empty, first_numbers, publish, read,
-    relay,
+    Log, Noted, PATIENCE, RunningRelay, TestClock, TestDatabase, TestKafka, becomes_empty, first_numbers, publish,
+    read, relay,
 };
 
 /// The relay's, so that it gives up soon.
@@ -58,33 +56,6 @@ impl Watched {
             }
         })
         .await;
-    }
-}
-
-/// The log of this thread. There are two more dispatchers, so that what another thread does not want to hear is not left
-/// unsaid here (see `of_this_thread` in `telemetry.rs`).
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn dispatch(&self) -> [Dispatch; 3] {
-        let log = self.clone();
-        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
-        [Dispatch::new(lines), Dispatch::new(NoSubscriber::new()), Dispatch::new(NoSubscriber::new())]
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io::Write,
     sync::{
         Arc, Mutex,
         atomic::{AtomicI64, Ordering},
@@ -24,6 +25,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, any::install_default_d
 use test_support::{MockKafka, TempDatabase, eventually, records};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::{Dispatch, subscriber::NoSubscriber};
 
 /// Long enough for a busy machine; a test that passes does not wait for it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,6 +39,33 @@ pub async fn becomes_empty(database: &Database) {
         rows => Err(rows),
     })
     .await;
+}
+
+/// The log of this thread. There are two more dispatchers, so that what another thread does not want to hear is not left
+/// unsaid here (see `of_this_thread` in `telemetry.rs`).
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub fn dispatch(&self) -> [Dispatch; 3] {
+        let log = self.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
+        [Dispatch::new(lines), Dispatch::new(NoSubscriber::new()), Dispatch::new(NoSubscriber::new())]
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An event that has no meaning.
