@@ -20,7 +20,7 @@ duplicates[=N]          each N-th event is delivered twice, under the same event
 gateway-failures[=RATE] the payment gateway fails this share of charges and refunds [0.3]; every other one of them
                         has been carried out all the same
 poison[=N]              N records that nobody can read are written to the topic orders [3]
-delays[=TIME]           each answer of a broker and of the gateway takes so long [200ms]
+delays[=TIME]           each answer of a broker, and each charge or refund, takes so long [200ms]
 drop-connection[=TIME]  again and again after so long, the brokers drop all their connections [3s]
 broker-pause[=TIME]     every ten seconds all brokers are away for so long [2s]
 crash                   payment-service, then a process of its own, is killed after a charge and before it can commit
@@ -78,7 +78,7 @@ impl fmt::Display for Fault {
                 write!(f, "the payment gateway fails a share of {rate} of charges and refunds")
             }
             Fault::Poison(number) => write!(f, "{number} records that nobody can read are written to the topic orders"),
-            Fault::Delays(delay) => write!(f, "each answer of a broker and of the payment gateway takes {delay:?}"),
+            Fault::Delays(delay) => write!(f, "each answer of a broker, and each charge or refund, takes {delay:?}"),
             Fault::DropConnection(every) => write!(f, "every {every:?} the brokers drop all their connections"),
             Fault::BrokerPause(pause) => write!(f, "every ten seconds all brokers are away for {pause:?}"),
             Fault::Crash => write!(f, "payment-service is killed after a charge and before its commit, and comes back"),

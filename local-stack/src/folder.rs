@@ -8,6 +8,8 @@ use std::{
     process,
 };
 
+use event_runtime::config::discovery::LOCAL_STACK_FILE;
+
 const MARKER: &str = "made-by-local-stack";
 const ENV: &str = "env";
 const PID: &str = "LOCAL_STACK_PID";
@@ -84,6 +86,16 @@ impl Folder {
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file that [`announce`](Folder::announce) writes.
+    pub fn addresses(&self) -> PathBuf {
+        self.path.join(ENV)
+    }
+
+    /// Whether the command lines look for that file here, from this folder and those below.
+    pub fn is_found(&self) -> bool {
+        self.addresses() == Path::new(LOCAL_STACK_FILE)
     }
 
     /// Where mails are written.

@@ -50,9 +50,18 @@ pub fn order(sample: &Sample, order: &Order) -> String {
     text
 }
 
+/// Where what the samples left is, for a stack that ends.
+pub fn closing(folder: &Folder) -> String {
+    format!("\nAll sample orders ended as they should. Their mails are in {}.\n", folder.mails().display())
+}
+
 /// What runs where, and what to type next.
 pub fn next_steps(addresses: &Addresses, folder: &Folder) -> String {
-    let mut text = String::from("\nEverything runs in this process; other terminals reach it without flags.\n");
+    let reached = match folder.is_found() {
+        true => "without flags".to_owned(),
+        false => format!("after `set -a; . {}; set +a`", folder.addresses().display()),
+    };
+    let mut text = format!("\nEverything runs in this process; other terminals reach it {reached}.\n");
     for (name, url) in std::iter::once(("kafka (embedded)", addresses.kafka.as_str()))
         .chain(addresses.services.iter().map(|(name, url)| (*name, url.as_str())))
     {

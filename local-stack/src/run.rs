@@ -151,10 +151,10 @@ impl Playing<'_> {
             }
             guide::print(&chaos.report(&self.addresses, &self.kafka).await?)?;
         }
-        if !self.exit {
-            guide::print(&guide::next_steps(&self.addresses, self.folder))?;
-            std::future::pending::<()>().await;
+        if self.exit {
+            return Ok(guide::print(&guide::closing(self.folder))?);
         }
-        Ok(())
+        guide::print(&guide::next_steps(&self.addresses, self.folder))?;
+        std::future::pending().await
     }
 }

@@ -5,7 +5,7 @@ mod process;
 use std::{
     ffi::OsString,
     future::Future,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     sync::Arc,
 };
 
@@ -236,7 +236,8 @@ impl Stack {
             ("INVENTORY_SERVICE_URL", url("inventory-service")),
             ("EMAIL_SERVICE_URL", url("email-service")),
             ("PAYMENT_GATEWAY_URL", url("payment-gateway-fake")),
-            ("MAIL_DIR", mails.display().to_string()),
+            // The command lines may run in a folder below.
+            ("MAIL_DIR", path::absolute(mails).unwrap_or_else(|_| mails.to_owned()).display().to_string()),
         ]
     }
 }

@@ -29,6 +29,8 @@ async fn the_sample_orders_end_as_they_should() {
     }
     let next = guide::next_steps(stack.addresses(), &folder);
     assert!(next.contains(stack.addresses().url("order-service")), "{next}");
+    assert!(next.contains(&format!("after `set -a; . {}; set +a`", folder.addresses().display())), "{next}");
+    assert!(guide::closing(&folder).contains(&folder.mails().display().to_string()));
     stack.stop().await.unwrap();
 }
 
