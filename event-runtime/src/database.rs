@@ -1,10 +1,12 @@
 //! One code path for PostgreSQL and SQLite: the same SQL text (`$1` placeholders, TEXT, BIGINT and BYTEA/BLOB columns,
 //! ids as text, times as microseconds since 1970) runs on both through sqlx's `Any` driver.
 //!
-//! To lock a row on both, write to it first: `UPDATE … SET version = version + 1 WHERE id = $1 RETURNING …`.
+//! To lock rows on both, end their SELECT with [`Tx::for_update`]; in the order of what identifies them, so that two
+//! transactions do not wait for each other.
 
 pub mod columns;
 mod migrate;
+pub mod rows;
 
 use std::{
     fmt,
@@ -285,6 +287,15 @@ impl Tx {
     /// Which database this is.
     pub fn dialect(&self) -> Dialect {
         self.dialect
+    }
+
+    /// What ends a SELECT of rows that nobody else may change until this transaction ends. On SQLite it is empty: there the
+    /// transaction is the only one that writes.
+    pub fn for_update(&self) -> &'static str {
+        match self.dialect {
+            Dialect::Postgres => "FOR UPDATE",
+            Dialect::Sqlite => "",
+        }
     }
 
     /// Commits. With an outbox, use [`Database::commit`].

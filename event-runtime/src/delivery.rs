@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use shared_events::{Envelope, EnvelopeError};
+use tracing::Span;
 
 /// Where a record stands in Kafka.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,4 +74,15 @@ pub struct Delivery<E> {
     pub last_attempt: bool,
     /// When this attempt began, by the runtime's clock.
     pub now: Timestamp,
+    /// What log lines about this delivery belong into. It is entered where one delivery is handled, and not where several
+    /// are handled at once.
+    pub span: Span,
+}
+
+impl<E> Delivery<E> {
+    /// The same delivery with its event as something else.
+    pub fn map<F>(self, make: impl FnOnce(E) -> F) -> Delivery<F> {
+        let Delivery { event, envelope, origin, attempt, last_attempt, now, span } = self;
+        Delivery { event: make(event), envelope, origin, attempt, last_attempt, now, span }
+    }
 }

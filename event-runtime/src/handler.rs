@@ -1,10 +1,10 @@
-//! The three kinds of handler. Users write plain `async fn`s.
+//! The kinds of handler. Users write plain `async fn`s.
 
 use std::future::Future;
 
 use shared_events::Event;
 
-use crate::{Delivery, HandlerError, Outbox, Record, RetryPolicy, Tx};
+use crate::{Delivery, Events, HandlerError, Outbox, Record, RetryPolicy, Tx};
 
 /// Handles an event inside one database transaction: inbox row, the handler's own rows and what it publishes commit
 /// together or not at all. No network I/O in here: the transaction holds its locks meanwhile.
@@ -31,6 +31,47 @@ pub trait TransactionalHandler: Send + Sync + 'static {
 
     /// Called after the last attempt failed and the record was dead-lettered, in the transaction that marks it as
     /// handled: the place to say a failure event, so that nobody waits for ever.
+    fn exhausted(
+        &self,
+        tx: &mut Tx,
+        outbox: &mut Outbox,
+        delivery: &Delivery<Self::Event>,
+        error: &HandlerError,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        let _ = (tx, outbox, delivery, error);
+        async { Ok(()) }
+    }
+}
+
+/// Handles the events that are ready at the same time together, in one database transaction: with one statement for all
+/// of them where a [`TransactionalHandler`] needs one each. Its guarantees are the same, record by record: each has its
+/// inbox row, its place in the order of its key, its retries and its dead letter.
+///
+/// When handling several fails, nothing of it stands, and each record then runs alone, in a call with one delivery: only
+/// then is it known whose failure it is. So never leave a record out, and leave nothing behind but in `tx` and `outboxes`.
+pub trait BatchHandler: Send + Sync + 'static {
+    /// What it handles: an event, or several as an enum of [`events!`](crate::events).
+    type Event: Events;
+
+    /// How failures of events of this type are tried again.
+    fn retry(&self, event_type: &str) -> RetryPolicy {
+        let _ = event_type;
+        RetryPolicy::default()
+    }
+
+    /// Handles one event or several. No two of `deliveries` have the same key, and they are sorted by it: who locks what
+    /// the keys stand for in this order waits in no ring with others who do. What is put into an outbox, which stands at the
+    /// place of its delivery, is published after the commit.
+    ///
+    /// Log lines that are to name a delivery's event belong into its [`span`](Delivery::span).
+    fn handle_batch(
+        &self,
+        tx: &mut Tx,
+        deliveries: &[Delivery<Self::Event>],
+        outboxes: &mut [Outbox],
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// As [`TransactionalHandler::exhausted`].
     fn exhausted(
         &self,
         tx: &mut Tx,

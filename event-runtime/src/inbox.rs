@@ -14,7 +14,10 @@ use jiff::{SignedDuration, Timestamp};
 use shared_events::EventId;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use crate::{Database, Tx, database::columns::undecodable};
+use crate::{
+    Database, Tx,
+    database::{columns::undecodable, rows},
+};
 
 /// How many events a statement names.
 const MOST_EVENTS: usize = 256;
@@ -95,19 +98,15 @@ pub async fn record_all(
     events.sort_unstable();
     events.dedup();
     let mut new = HashSet::with_capacity(events.len());
-    for chunk in events.chunks(MOST_EVENTS) {
-        // An event twice in a statement changes nothing, so that a few statements, prepared once, do for all numbers.
-        let rows = chunk.len().next_power_of_two();
+    for events in rows::chunks(&events, MOST_EVENTS) {
         let mut sql = String::from("INSERT INTO inbox (consumer_group, event_id, handled_at, dead_replay) VALUES ");
-        for row in 0..rows {
+        for row in 0..events.len() {
             let comma = if row == 0 { "" } else { ", " };
             write!(sql, "{comma}($1, ${}, $2, NULL)", row + 3).expect("writing to a string cannot fail");
         }
         sql.push_str(" ON CONFLICT (consumer_group, event_id) DO NOTHING RETURNING event_id");
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(group).bind(now.as_microsecond());
-        for row in 0..rows {
-            query = query.bind(chunk[row.min(chunk.len() - 1)].to_string());
-        }
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(group).bind(now.as_microsecond());
+        let query = events.iter().fold(query, |query, event| query.bind(event.to_string()));
         for row in query.fetch_all(tx.conn()).await? {
             let event: String = row.try_get(0)?;
             new.insert(event.parse().map_err(|error| undecodable("event_id", error))?);

@@ -2,8 +2,8 @@
 //! deduplicate and hand over cleanly; a transactional outbox and inbox; and the shell a service runs in.
 //!
 //! A record flows one way: record → handler → transaction → outbox → relay → topic. A handler says what to do with one
-//! event ([`TransactionalHandler`], [`EffectHandler`], [`PlainHandler`]); a [`Service`] runs handlers, relay and HTTP
-//! until it is told to stop.
+//! event ([`TransactionalHandler`], [`EffectHandler`], [`PlainHandler`]) or with those that are ready together
+//! ([`BatchHandler`]); a [`Service`] runs handlers, relay and HTTP until it is told to stop.
 #![warn(missing_docs)]
 
 mod assignments;
@@ -16,6 +16,7 @@ pub mod database;
 mod delivery;
 pub mod embedded;
 mod error;
+mod events;
 mod handler;
 pub mod http;
 pub mod inbox;
@@ -34,7 +35,10 @@ pub use consumer::{Consumer, ConsumerBuilder, ConsumerContext};
 pub use database::{Database, Migration, Tx};
 pub use delivery::{Delivery, Origin, Record};
 pub use error::HandlerError;
-pub use handler::{EffectHandler, PlainHandler, Prepared, RawHandler, TransactionalHandler};
+#[doc(hidden)]
+pub use events::macros;
+pub use events::{EventType, Events};
+pub use handler::{BatchHandler, EffectHandler, PlainHandler, Prepared, RawHandler, TransactionalHandler};
 pub use outbox::Outbox;
 pub use retry::RetryPolicy;
 pub use service::Service;

@@ -25,6 +25,7 @@ mod wake;
 
 use jiff::Timestamp;
 use shared_events::{CorrelationId, Envelope, Event, EventId, Topic};
+use tracing::Span;
 
 use crate::{Delivery, HandlerError, Tx, telemetry::trace};
 
@@ -45,6 +46,8 @@ pub struct Outbox {
     correlation_id: Option<CorrelationId>,
     causation_id: Option<EventId>,
     attempt: Option<u32>,
+    /// Its trace is that of what it publishes.
+    span: Span,
     rows: Vec<OutboxRow>,
 }
 
@@ -86,6 +89,7 @@ impl Outbox {
             correlation_id: Some(correlation_id),
             causation_id: None,
             attempt: None,
+            span: Span::current(),
             rows: Vec::new(),
         }
     }
@@ -98,6 +102,7 @@ impl Outbox {
             correlation_id: delivery.envelope.correlation_id,
             causation_id: Some(delivery.envelope.id),
             attempt: Some(delivery.attempt),
+            span: delivery.span.clone(),
             rows: Vec::new(),
         }
     }
@@ -126,7 +131,7 @@ impl Outbox {
     /// What several pieces of work that share a transaction publish, in their order.
     pub(crate) fn merged(parts: Vec<Outbox>, now: Timestamp) -> Outbox {
         let rows = parts.into_iter().flat_map(|part| part.rows).collect();
-        Outbox { source: "", now, correlation_id: None, causation_id: None, attempt: None, rows }
+        Outbox { source: "", now, correlation_id: None, causation_id: None, attempt: None, span: Span::none(), rows }
     }
 
     /// Whether nothing was published.
@@ -152,8 +157,8 @@ impl Outbox {
         envelope.correlation_id = self.correlation_id;
         envelope.causation_id = self.causation_id;
         envelope.attempt = self.attempt;
-        envelope.traceparent = trace::current_traceparent();
-        envelope.tracestate = trace::current_tracestate();
+        envelope.traceparent = trace::traceparent(&self.span);
+        envelope.tracestate = trace::tracestate(&self.span);
         let id = envelope.id;
         self.rows.push(OutboxRow { topic: E::TOPIC, key: event.key(), envelope, value, not_before });
         Ok(id)

@@ -1,10 +1,11 @@
 //! Driving a handler as the consumer does, without Kafka.
 
 use event_runtime::{
-    Database, Delivery, EffectHandler, HandlerError, Origin, Outbox, Prepared, TransactionalHandler, outbox::OutboxRow,
+    BatchHandler, Database, Delivery, EffectHandler, HandlerError, Origin, Outbox, Prepared, outbox::OutboxRow,
 };
 use jiff::Timestamp;
 use shared_events::{CorrelationId, Envelope, Event};
+use tracing::Span;
 
 const SOURCE: &str = "test";
 
@@ -13,26 +14,46 @@ pub fn delivery<E: Event>(event: E, now: Timestamp) -> Delivery<E> {
     let mut envelope = Envelope::new(&event, SOURCE, now);
     envelope.correlation_id = Some(CorrelationId::new());
     let origin = Origin { topic: E::TOPIC.name.to_owned(), partition: 0, offset: 0 };
-    Delivery { event, envelope, origin, attempt: 1, last_attempt: false, now }
+    Delivery { event, envelope, origin, attempt: 1, last_attempt: false, now, span: Span::none() }
 }
 
-/// Handles in one transaction, which is committed if that went well. Returns what was published.
+/// Handles one delivery in a transaction of its own, which is committed if that went well. Returns what was published.
 ///
 /// # Errors
 /// What the handler answers; then nothing is stored.
 ///
 /// # Panics
 /// When the database fails around the handler.
-pub async fn handle<H: TransactionalHandler>(
+pub async fn handle<H: BatchHandler, E: Clone + Into<H::Event>>(
     database: &Database,
     handler: &H,
-    delivery: &Delivery<H::Event>,
+    delivery: &Delivery<E>,
 ) -> Result<Vec<OutboxRow>, HandlerError> {
+    let mut published = handle_all(database, handler, &[delivery.clone().map(Into::into)]).await?;
+    Ok(published.pop().expect("what was published by the only delivery"))
+}
+
+/// Handles deliveries in one transaction, which is committed if that went well. Returns what each published.
+///
+/// # Errors
+/// What the handler answers; then nothing is stored.
+///
+/// # Panics
+/// When the database fails around the handler.
+pub async fn handle_all<H: BatchHandler>(
+    database: &Database,
+    handler: &H,
+    deliveries: &[Delivery<H::Event>],
+) -> Result<Vec<Vec<OutboxRow>>, HandlerError> {
     let mut tx = database.begin().await.expect("a transaction can begin");
-    let mut outbox = Outbox::caused_by(SOURCE, delivery);
-    handler.handle(&mut tx, &mut outbox, delivery).await?;
-    let published = outbox.rows().to_vec();
-    database.commit(tx, outbox).await.expect("the transaction can be committed");
+    let mut outboxes: Vec<_> = deliveries.iter().map(|delivery| Outbox::caused_by(SOURCE, delivery)).collect();
+    handler.handle_batch(&mut tx, deliveries, &mut outboxes).await?;
+    let published = outboxes.iter().map(|outbox| outbox.rows().to_vec()).collect();
+    let Some((mut all, others)) = outboxes.split_first().map(|(first, others)| (first.clone(), others)) else {
+        return Ok(published);
+    };
+    others.iter().for_each(|outbox| all.include(outbox));
+    database.commit(tx, all).await.expect("the transaction can be committed");
     Ok(published)
 }
 
@@ -43,15 +64,16 @@ pub async fn handle<H: TransactionalHandler>(
 ///
 /// # Panics
 /// When the database fails around the handler.
-pub async fn exhaust<H: TransactionalHandler>(
+pub async fn exhaust<H: BatchHandler, E: Clone + Into<H::Event>>(
     database: &Database,
     handler: &H,
-    delivery: &Delivery<H::Event>,
+    delivery: &Delivery<E>,
     error: &HandlerError,
 ) -> Result<Vec<OutboxRow>, HandlerError> {
+    let delivery = delivery.clone().map(Into::into);
     let mut tx = database.begin().await.expect("a transaction can begin");
-    let mut outbox = Outbox::caused_by(SOURCE, delivery);
-    handler.exhausted(&mut tx, &mut outbox, delivery, error).await?;
+    let mut outbox = Outbox::caused_by(SOURCE, &delivery);
+    handler.exhausted(&mut tx, &mut outbox, &delivery, error).await?;
     let published = outbox.rows().to_vec();
     database.commit(tx, outbox).await.expect("the transaction can be committed");
     Ok(published)

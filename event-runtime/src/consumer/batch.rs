@@ -4,11 +4,14 @@
 //! begin · one insert for all inbox rows · handle, handle, … · one insert for all outbox rows · commit
 //! ```
 //!
+//! A handler that takes several gets them in rounds: in the first the first record of each key, in the second the second.
+//!
 //! Whatever goes wrong with one of them rolls back all, and each then runs alone: only then is it known whose failure it
 //! was, and only then does it count. A handler may so be called for a record whose transaction is undone, as at any repeat.
 
 use std::{
     collections::HashSet,
+    ptr,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -18,7 +21,7 @@ use std::{
 
 use shared_events::EventId;
 use tokio::time::Instant;
-use tracing::{Instrument, Span};
+use tracing::Span;
 
 use super::{
     attempt::Runner,
@@ -112,7 +115,7 @@ impl Runner {
         Some(Handling { job, event, handler: &**handler, last_attempt, span, place })
     }
 
-    async fn transaction(&self, handlings: &[Handling<'_>]) -> Result<Committed, HandlerError> {
+    async fn transaction<'a>(&'a self, handlings: &[Handling<'a>]) -> Result<Committed, HandlerError> {
         let database = shared_database(handlings)?;
         let now = self.clock.now();
         let mut tx = database.begin().await?;
@@ -120,16 +123,18 @@ impl Runner {
         let events = handlings.iter().map(|handling| handling.event).collect();
         let mut new: HashSet<EventId> = inbox::record_all(&mut tx, self.group, events, now).await?;
         let mut handled = vec![(Handled::Duplicate, Duration::ZERO); handlings.len()];
-        let mut published = Vec::new();
-        for Handling { job, event, handler, last_attempt, span, place } in handlings {
-            // Of an event that is in the batch twice, the second is the duplicate.
-            if !new.remove(event) {
-                continue;
-            }
+        let mut published = Vec::with_capacity(handlings.len());
+        // Of an event that is in the batch twice, the second is the duplicate.
+        for call in calls(handlings.iter().filter(|handling| new.remove(&handling.event))) {
             let began = Instant::now();
-            let attempt = Attempt { now, ..self.attempt(job, 1, *last_attempt) };
-            published.push(handler.handle_within(&mut tx, attempt).instrument(span.clone()).await?);
-            handled[*place] = (Handled::Done, began.elapsed());
+            let attempt = |of: &&Handling<'a>| {
+                let attempt = Attempt { now, ..self.attempt(of.job, 1, of.last_attempt) };
+                (attempt, of.span.clone())
+            };
+            let attempts = call.iter().map(attempt).collect();
+            published.append(&mut call[0].handler.handle_within(&mut tx, attempts).await?);
+            let took = began.elapsed() / call.len() as u32;
+            call.iter().for_each(|handling| handled[handling.place] = (Handled::Done, took));
         }
         database.commit(tx, Outbox::merged(published, now)).await?;
         Ok(Committed { handled, took: begun.elapsed() })
@@ -146,6 +151,27 @@ impl Runner {
         }
         self.metrics.batch_records.get_or_create(&GroupLabels { group: self.group }).observe(f64::from(records));
     }
+}
+
+/// What each call of a handler gets, of handlings that are sorted by their keys: with others of its handler if that takes
+/// several, and no two of one key.
+fn calls<'h, 'a>(handlings: impl Iterator<Item = &'h Handling<'a>>) -> Vec<Vec<&'h Handling<'a>>> {
+    let mut rounds: Vec<Vec<Vec<&Handling<'a>>>> = Vec::new();
+    let (mut round, mut before) = (0, None);
+    for handling in handlings {
+        let key = handling.job.record.key.as_deref();
+        round = if key.is_some() && before == Some(key) { round + 1 } else { 0 };
+        before = Some(key);
+        if rounds.len() == round {
+            rounds.push(Vec::new());
+        }
+        let same = |call: &&mut Vec<&Handling<'a>>| ptr::addr_eq(call[0].handler, handling.handler);
+        match rounds[round].iter_mut().filter(|_| handling.handler.takes_several()).find(same) {
+            Some(call) => call.push(handling),
+            None => rounds[round].push(vec![handling]),
+        }
+    }
+    rounds.into_iter().flatten().collect()
 }
 
 /// Only handlers of one database have their records put into one batch.

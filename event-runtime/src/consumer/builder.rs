@@ -7,11 +7,11 @@ use shared_events::{Event, topics::dead_letter_topic};
 use super::{
     Consumer, ConsumerContext, StartError,
     client::{Batch, Settings},
-    kinds::{Effect, Handler, Plain, Raw, Transactional},
+    kinds::{Effect, Handler, OneByOne, Plain, Raw, Transactional},
     router::Router,
 };
 use crate::{
-    Database, EffectHandler, PlainHandler, RawHandler, TransactionalHandler,
+    BatchHandler, Database, EffectHandler, EventType, Events, PlainHandler, RawHandler, TransactionalHandler,
     scheduler::{BreakerLimits, FloodLimits, Limits},
     topics::TopicSpec,
 };
@@ -63,10 +63,16 @@ impl ConsumerBuilder {
     ///
     /// # Panics
     /// When the event type has a handler already.
-    pub fn transactional<H: TransactionalHandler>(mut self, database: &Database, handler: H) -> Self {
-        let shares = self.batches_in.get_or_insert_with(|| database.clone()).is_same_as(database);
-        self.only_transactional &= shares;
-        self.on(database).push::<H::Event>(Transactional { database: database.clone(), handler, shares })
+    pub fn transactional<H: TransactionalHandler>(self, database: &Database, handler: H) -> Self {
+        self.in_transactions(database, OneByOne(handler), false)
+    }
+
+    /// Handles what is ready of `H::Event` together, in a transaction of `database`.
+    ///
+    /// # Panics
+    /// When one of its event types has a handler already.
+    pub fn batched<H: BatchHandler>(self, database: &Database, handler: H) -> Self {
+        self.in_transactions(database, handler, true)
     }
 
     /// Handles `H::Event` with an effect outside `database`.
@@ -196,6 +202,13 @@ impl ConsumerBuilder {
         super::client::start(self.router, topics, self.settings, context)
     }
 
+    fn in_transactions<H: BatchHandler>(mut self, database: &Database, handler: H, takes_several: bool) -> Self {
+        let shares = self.batches_in.get_or_insert_with(|| database.clone()).is_same_as(database);
+        self.only_transactional &= shares;
+        let handler = Transactional { database: database.clone(), handler, shares, takes_several };
+        self.on(database).push::<H::Event>(handler)
+    }
+
     fn on(mut self, database: &Database) -> Self {
         self.settings.database.get_or_insert_with(|| database.clone());
         self
@@ -207,12 +220,17 @@ impl ConsumerBuilder {
         self.push::<E>(handler)
     }
 
-    fn push<E: Event>(mut self, handler: impl Handler + 'static) -> Self {
-        assert!(self.router.add(E::TYPE, Arc::new(handler)), "{} has a handler already", E::TYPE);
-        self.specs.extend([E::TOPIC.into(), TopicSpec::dead_letters(E::TOPIC, self.router.group)]);
-        self.events.push((E::TOPIC.name, E::TYPE));
-        self.topics.insert(E::TOPIC.name.to_owned());
-        self.dead_letter_topics.insert(dead_letter_topic(E::TOPIC.name, self.router.group));
+    fn push<E: Events>(mut self, handler: impl Handler + 'static) -> Self {
+        let (types, group) = (E::types(), self.router.group);
+        if let Some(taken) = self.router.add(&types, &(Arc::new(handler) as Arc<dyn Handler>)) {
+            panic!("{taken} has a handler already");
+        }
+        for EventType { name, topic } in types {
+            self.specs.extend([topic.into(), TopicSpec::dead_letters(topic, group)]);
+            self.events.push((topic.name, name));
+            self.topics.insert(topic.name.to_owned());
+            self.dead_letter_topics.insert(dead_letter_topic(topic.name, group));
+        }
         self
     }
 }

@@ -12,10 +12,12 @@ use uuid::Uuid;
 
 use super::{
     dead_letter::{DeadLetter, dead_letter, header, header_text, without_value},
-    kinds::{Attempt, Handled, Plain},
+    kinds::{Attempt, Handled, Handler, Plain},
     router::{Content, Job, Route, Router, UndecodableError},
 };
-use crate::{Delivery, HandlerError, Origin, PlainHandler, Record, error::Chain, producer::OutgoingRecord, telemetry};
+use crate::{
+    Delivery, EventType, HandlerError, Origin, PlainHandler, Record, error::Chain, producer::OutgoingRecord, telemetry,
+};
 
 const GROUP: &str = "payment-service.fraud";
 
@@ -98,7 +100,8 @@ const WORDS: [&str; 34] = [
 
 fn router() -> Router {
     let mut router = Router::new(GROUP);
-    router.add(Note::TYPE, Arc::new(Plain(TakeNote)));
+    let taken = router.add(&[EventType::of::<Note>()], &(Arc::new(Plain(TakeNote)) as Arc<dyn Handler>));
+    assert_eq!(taken, None);
     router
 }
 

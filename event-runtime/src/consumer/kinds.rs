@@ -2,20 +2,22 @@
 //!
 //! | kind | around the handler |
 //! | --- | --- |
-//! | transactional | begin · inbox row · `handle` · outbox rows · commit; or several in a [batch](super::batch) |
+//! | transactional, batch | begin · inbox row · handler · outbox rows · commit; or several in a [batch](super::batch) |
 //! | effect | begin · seen? · `prepare` · commit, then `effect`, then begin · inbox row · `complete` · outbox rows · commit |
 //! | plain | nothing |
 //! | raw | nothing, not even decoding |
 
+use std::slice;
+
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
 use shared_events::Envelope;
+use tracing::{Instrument as _, Span};
 
 use super::router::UndecodableError;
 use crate::{
-    Database, Delivery, EffectHandler, HandlerError, Outbox, PlainHandler, Prepared, RawHandler, Record, RetryPolicy,
-    TransactionalHandler, Tx,
+    BatchHandler, Database, Delivery, EffectHandler, Events, HandlerError, Outbox, PlainHandler, Prepared, RawHandler,
+    Record, RetryPolicy, TransactionalHandler, Tx,
     inbox::{self, Fate},
 };
 
@@ -47,7 +49,7 @@ pub(super) enum Handled {
 pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, HandlerError>>;
 
 pub(super) trait Handler: Send + Sync {
-    fn retry(&self) -> RetryPolicy;
+    fn retry(&self, event_type: &str) -> RetryPolicy;
 
     fn handle<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, Handled>;
 
@@ -57,9 +59,14 @@ pub(super) trait Handler: Send + Sync {
         None
     }
 
-    /// Handles a record whose inbox row is written, in a transaction with others, and answers what it publishes.
-    fn handle_within<'a>(&'a self, tx: &'a mut Tx, attempt: Attempt<'a>) -> Answer<'a, Outbox> {
-        let _ = (tx, attempt);
+    /// Whether [`Handler::handle_within`] takes several records at once.
+    fn takes_several(&self) -> bool {
+        false
+    }
+
+    /// Handles records whose inbox rows are written, in a transaction with others, and answers what each publishes.
+    fn handle_within<'a>(&'a self, tx: &'a mut Tx, attempts: Vec<(Attempt<'a>, Span)>) -> Answer<'a, Vec<Outbox>> {
+        let _ = (tx, attempts);
         Box::pin(async { Err(HandlerError::reject("this handler shares no transaction")) })
     }
 
@@ -76,16 +83,50 @@ pub(super) trait Handler: Send + Sync {
     }
 }
 
+/// A [`TransactionalHandler`] as a [`BatchHandler`] that takes one delivery at a time.
+pub(super) struct OneByOne<H>(pub(super) H);
+
+impl<H: TransactionalHandler> BatchHandler for OneByOne<H> {
+    type Event = H::Event;
+
+    fn retry(&self, _event_type: &str) -> RetryPolicy {
+        self.0.retry()
+    }
+
+    async fn handle_batch(
+        &self,
+        tx: &mut Tx,
+        deliveries: &[Delivery<H::Event>],
+        outboxes: &mut [Outbox],
+    ) -> Result<(), HandlerError> {
+        for (delivery, outbox) in deliveries.iter().zip(outboxes) {
+            self.0.handle(tx, outbox, delivery).instrument(delivery.span.clone()).await?;
+        }
+        Ok(())
+    }
+
+    async fn exhausted(
+        &self,
+        tx: &mut Tx,
+        outbox: &mut Outbox,
+        delivery: &Delivery<H::Event>,
+        error: &HandlerError,
+    ) -> Result<(), HandlerError> {
+        self.0.exhausted(tx, outbox, delivery, error).await
+    }
+}
+
 pub(super) struct Transactional<H> {
     pub(super) database: Database,
     pub(super) handler: H,
     /// Whether the consumer's batches are transactions of this database.
     pub(super) shares: bool,
+    pub(super) takes_several: bool,
 }
 
-impl<H: TransactionalHandler> Handler for Transactional<H> {
-    fn retry(&self) -> RetryPolicy {
-        self.handler.retry()
+impl<H: BatchHandler> Handler for Transactional<H> {
+    fn retry(&self, event_type: &str) -> RetryPolicy {
+        self.handler.retry(event_type)
     }
 
     fn handle<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, Handled> {
@@ -94,7 +135,7 @@ impl<H: TransactionalHandler> Handler for Transactional<H> {
             let Some((mut tx, mut outbox)) = attempt.mark(&self.database, &delivery, Fate::Handled).await? else {
                 return Ok(Handled::Duplicate);
             };
-            self.handler.handle(&mut tx, &mut outbox, &delivery).await?;
+            self.handler.handle_batch(&mut tx, slice::from_ref(&delivery), slice::from_mut(&mut outbox)).await?;
             self.database.commit(tx, outbox).await?;
             Ok(Handled::Done)
         })
@@ -104,12 +145,21 @@ impl<H: TransactionalHandler> Handler for Transactional<H> {
         self.shares.then_some(&self.database)
     }
 
-    fn handle_within<'a>(&'a self, tx: &'a mut Tx, attempt: Attempt<'a>) -> Answer<'a, Outbox> {
+    fn takes_several(&self) -> bool {
+        self.takes_several
+    }
+
+    fn handle_within<'a>(&'a self, tx: &'a mut Tx, attempts: Vec<(Attempt<'a>, Span)>) -> Answer<'a, Vec<Outbox>> {
         Box::pin(async move {
-            let delivery = attempt.decode()?;
-            let mut outbox = Outbox::caused_by(attempt.group, &delivery);
-            self.handler.handle(tx, &mut outbox, &delivery).await?;
-            Ok(outbox)
+            let decode = |(attempt, span): &(Attempt<'_>, Span)| span.in_scope(|| attempt.decode());
+            let deliveries = attempts.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+            let mut outboxes: Vec<_> = attempts
+                .iter()
+                .zip(&deliveries)
+                .map(|((attempt, _), delivery)| Outbox::caused_by(attempt.group, delivery))
+                .collect();
+            self.handler.handle_batch(tx, &deliveries, &mut outboxes).await?;
+            Ok(outboxes)
         })
     }
 
@@ -135,7 +185,7 @@ pub(super) struct Effect<H> {
 }
 
 impl<H: EffectHandler> Handler for Effect<H> {
-    fn retry(&self) -> RetryPolicy {
+    fn retry(&self, _event_type: &str) -> RetryPolicy {
         self.handler.retry()
     }
 
@@ -187,7 +237,7 @@ impl<H: EffectHandler> Handler for Effect<H> {
 pub(super) struct Plain<H>(pub(super) H);
 
 impl<H: PlainHandler> Handler for Plain<H> {
-    fn retry(&self) -> RetryPolicy {
+    fn retry(&self, _event_type: &str) -> RetryPolicy {
         self.0.retry()
     }
 
@@ -202,7 +252,7 @@ impl<H: PlainHandler> Handler for Plain<H> {
 pub(super) struct Raw<H>(pub(super) H);
 
 impl<H: RawHandler> Handler for Raw<H> {
-    fn retry(&self) -> RetryPolicy {
+    fn retry(&self, _event_type: &str) -> RetryPolicy {
         self.0.retry()
     }
 
@@ -215,10 +265,10 @@ impl<H: RawHandler> Handler for Raw<H> {
 }
 
 impl Attempt<'_> {
-    fn decode<E: DeserializeOwned>(&self) -> Result<Delivery<E>, UndecodableError> {
+    fn decode<E: Events>(&self) -> Result<Delivery<E>, UndecodableError> {
         let envelope = self.envelope.ok_or_else(|| UndecodableError::new("it has no envelope"))?;
         let value = self.record.value.as_deref().unwrap_or_default();
-        let event = serde_json::from_slice(value)
+        let event = E::decode(&envelope.event_type, value)
             .map_err(|error| UndecodableError::new(&format!("its value is no {}: {error}", envelope.event_type)))?;
         Ok(Delivery {
             event,
@@ -227,6 +277,7 @@ impl Attempt<'_> {
             attempt: self.attempt,
             last_attempt: self.last_attempt,
             now: self.now,
+            span: Span::current(),
         })
     }
 

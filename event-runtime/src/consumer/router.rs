@@ -8,7 +8,7 @@ use std::{
 use shared_events::Envelope;
 
 use super::{dead_letter::header, kinds::Handler, metrics::NO_EVENT};
-use crate::{HandlerError, Record, RetryPolicy, error::excerpt};
+use crate::{EventType, HandlerError, Record, RetryPolicy, error::excerpt};
 
 /// How much is said of why a record cannot be decoded: a parser may repeat the whole value. Characters.
 const LONGEST_REASON: usize = 1000;
@@ -54,10 +54,11 @@ impl Router {
         Router { group, by_type: HashMap::new(), by_topic: HashMap::new() }
     }
 
-    /// Adds the handler of an event type; false when it has one already.
-    pub(super) fn add(&mut self, event_type: &'static str, handler: Arc<dyn Handler>) -> bool {
+    /// Adds the handler of these event types. The first that has one already.
+    pub(super) fn add(&mut self, types: &[EventType], handler: &Arc<dyn Handler>) -> Option<&'static str> {
         let number = self.next_number();
-        self.by_type.insert(event_type, (number, handler)).is_none()
+        let taken = |kind: &&EventType| self.by_type.insert(kind.name, (number, handler.clone())).is_some();
+        types.iter().find(taken).map(|kind| kind.name)
     }
 
     /// Adds the handler of raw topics; false when one of them has one already.
@@ -69,7 +70,7 @@ impl Router {
     pub(super) fn route(&self, record: Record) -> Route {
         if let Some((number, handler)) = self.by_topic.get(&record.origin.topic) {
             let (number, handler) = (*number, handler.clone());
-            let retry = handler.retry();
+            let retry = handler.retry(NO_EVENT);
             return job(record, Content::Raw(handler), (number, retry, false));
         }
         if record.header(header::TARGET_GROUP).is_some_and(|target| target != self.group.as_bytes()) {
@@ -86,7 +87,7 @@ impl Router {
             return undecodable(record, "it has no value".to_owned());
         }
         let (number, handler) = (*number, handler.clone());
-        let (retry, shares) = (handler.retry(), handler.shares().is_some());
+        let (retry, shares) = (handler.retry(&envelope.event_type), handler.shares().is_some());
         job(record, Content::Event { envelope, handler }, (number, retry, shares))
     }
 

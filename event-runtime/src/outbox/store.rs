@@ -1,15 +1,13 @@
-//! The statements that fill the outbox: one for all due rows of a transaction, one for all delayed ones.
-
-use std::fmt::Write as _;
+//! The statements that fill the outbox: a few for all due rows of a transaction, a few for all delayed ones.
 
 use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
 
 use super::{Bucket, OutboxRow, row::headers_to_json};
-use crate::Tx;
+use crate::{Tx, database::rows};
 
-/// Seven parameters a row; SQLite takes 32,766 in a statement, PostgreSQL 65,535.
-const MOST_ROWS: usize = 1000;
+/// The most rows in a statement.
+const MOST_ROWS: usize = 256;
 
 pub(super) async fn due(tx: &mut Tx, rows: Vec<OutboxRow>, now: Timestamp) -> Result<(), sqlx::Error> {
     insert(tx, "outbox", "created_at", rows, |_| now).await
@@ -26,30 +24,15 @@ async fn insert(
     rows: Vec<OutboxRow>,
     time: impl Fn(&OutboxRow) -> Timestamp,
 ) -> Result<(), sqlx::Error> {
-    let mut rows = rows.into_iter().peekable();
-    while rows.peek().is_some() {
-        let chunk: Vec<OutboxRow> = rows.by_ref().take(MOST_ROWS).collect();
-        let mut sql =
-            format!("INSERT INTO {table} (event_id, topic, record_key, headers, value, bucket, {time_column}) VALUES ");
-        for row in 0..chunk.len() {
-            let first = row * 7;
-            let comma = if row == 0 { "" } else { ", " };
-            write!(
-                sql,
-                "{comma}(${}, ${}, ${}, ${}, ${}, ${}, ${})",
-                first + 1,
-                first + 2,
-                first + 3,
-                first + 4,
-                first + 5,
-                first + 6,
-                first + 7
-            )
-            .expect("writing to a string cannot fail");
-        }
-        // Only the statements for a few rows come again often enough to be worth a prepared statement.
-        let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(chunk.len() <= 4);
-        for row in chunk {
+    let sizes = rows::sizes(rows.len(), MOST_ROWS);
+    let mut rows = rows.into_iter();
+    for size in sizes {
+        let sql = format!(
+            "INSERT INTO {table} (event_id, topic, record_key, headers, value, bucket, {time_column}) VALUES {}",
+            rows::values(0, size, 7)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for row in rows.by_ref().take(size) {
             let time = time(&row).as_microsecond();
             let bucket = Bucket::of(row.key.as_bytes()).number();
             query = query

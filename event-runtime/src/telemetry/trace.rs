@@ -8,18 +8,13 @@ use opentelemetry::{
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// `traceparent` of the current span; `None` where nothing traces, as in most unit tests.
-pub fn current_traceparent() -> Option<String> {
-    traceparent(&Span::current())
-}
-
-/// `tracestate` of the current span; `None` when it is empty.
-pub fn current_tracestate() -> Option<String> {
-    let state = Span::current().context().span().span_context().trace_state().header();
+/// `tracestate` of `span`; `None` when it is empty.
+pub fn tracestate(span: &Span) -> Option<String> {
+    let state = span.context().span().span_context().trace_state().header();
     Some(state).filter(|state| !state.is_empty())
 }
 
-/// `traceparent` of `span`.
+/// `traceparent` of `span`; `None` where nothing traces, as in most unit tests.
 pub fn traceparent(span: &Span) -> Option<String> {
     let context = span.context();
     let span = context.span();
@@ -82,10 +77,10 @@ mod tests {
             let span = info_span!("attempt");
             set_parent(&span, Some(PARENT), Some("vendor=1"));
             let (header, inner) =
-                span.in_scope(|| (current_traceparent().unwrap(), info_span!("inner").in_scope(current_traceparent)));
+                span.in_scope(|| (traceparent(&Span::current()).unwrap(), traceparent(&info_span!("inner"))));
             assert_eq!(trace_id(&header).as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
             assert!(!header.contains("00f067aa0ba902b7"), "a span of its own: {header}");
-            assert_eq!(span.in_scope(current_tracestate).as_deref(), Some("vendor=1"));
+            assert_eq!(tracestate(&span).as_deref(), Some("vendor=1"));
             assert_eq!(trace_id(&inner.unwrap()), trace_id(&header), "spans inside belong to the same trace");
         });
     }
@@ -106,7 +101,7 @@ mod tests {
                 set_parent(&span, header, None);
                 let made = traceparent(&span).unwrap();
                 assert_ne!(trace_id(&made).as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"), "{header:?}");
-                assert_eq!(span.in_scope(current_tracestate), None);
+                assert_eq!(tracestate(&span), None);
             }
         });
     }
@@ -120,7 +115,7 @@ mod tests {
     #[test]
     fn where_nothing_traces_there_is_no_header() {
         tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::new(), || {
-            assert_eq!(info_span!("attempt").in_scope(current_traceparent), None);
+            assert_eq!(traceparent(&info_span!("attempt")), None);
         });
     }
 
@@ -134,7 +129,7 @@ mod tests {
             for round in 0..rounds {
                 let span = info_span!("attempt", service = "s", event = "order.created", event_id = round, attempt = 1);
                 set_parent(&span, Some(PARENT), None);
-                span.in_scope(|| assert!(current_traceparent().is_some()));
+                assert!(traceparent(&span).is_some());
             }
             println!("{:?} a span", began.elapsed() / rounds);
         });

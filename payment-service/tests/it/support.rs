@@ -141,6 +141,7 @@ impl Payments {
             attempt,
             last_attempt: handler.retry().is_last(attempt),
             now,
+            span: tracing::Span::none(),
         }
     }
 

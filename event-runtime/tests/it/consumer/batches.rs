@@ -1,6 +1,10 @@
-//! Records that share a transaction. On PostgreSQL where TEST_DATABASE_URL is set.
+//! Records that share a transaction, handled one by one or together. On PostgreSQL where TEST_DATABASE_URL is set.
 
-use event_runtime::{ConsumerBuilder, Database, Delivery, HandlerError, Outbox, RetryPolicy, TransactionalHandler, Tx};
+use std::sync::{Arc, Mutex};
+
+use event_runtime::{
+    BatchHandler, ConsumerBuilder, Database, Delivery, HandlerError, Outbox, RetryPolicy, TransactionalHandler, Tx,
+};
 use shared_events::Envelope;
 use sqlx::Row as _;
 use test_support::eventually;
@@ -10,6 +14,7 @@ use super::scene::{GROUP, Note, PATIENCE, Scene, Script};
 use crate::stage::TestDatabase;
 
 /// The script, with a row and an event for every note. A note `wait` waits until the gate opens.
+#[derive(Clone)]
 struct Keep {
     script: Script,
     gate: watch::Receiver<bool>,
@@ -39,17 +44,53 @@ impl TransactionalHandler for Keep {
     }
 }
 
+/// The same for all that are ready, and remembers the keys of each call.
+struct KeepTogether(Keep, Calls);
+
+type Calls = Arc<Mutex<Vec<Vec<String>>>>;
+
+impl BatchHandler for KeepTogether {
+    type Event = Note;
+
+    fn retry(&self, _event_type: &str) -> RetryPolicy {
+        super::scene::RETRY
+    }
+
+    async fn handle_batch(
+        &self,
+        tx: &mut Tx,
+        deliveries: &[Delivery<Note>],
+        outboxes: &mut [Outbox],
+    ) -> Result<(), HandlerError> {
+        let keys = deliveries.iter().map(|delivery| delivery.event.key.clone()).collect();
+        self.1.lock().unwrap().push(keys);
+        for (delivery, outbox) in deliveries.iter().zip(outboxes) {
+            self.0.handle(tx, outbox, delivery).await?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum How {
+    OneByOne,
+    Together,
+}
+
 struct Backlog {
     scene: Scene,
     database: Database,
     gate: watch::Sender<bool>,
+    keep: Keep,
+    /// The keys of each call of a handler that takes several.
+    calls: Calls,
     consumer: event_runtime::Consumer,
     _dropped_last: TestDatabase,
 }
 
 impl Backlog {
     /// A consumer whose first record waits, so that what is published now is ready all at once.
-    async fn new() -> Backlog {
+    async fn new(how: How) -> Backlog {
         let (scene, test) = (Scene::new().await, TestDatabase::migrated().await);
         let database = test.connect();
         let mut tx = database.begin().await.unwrap();
@@ -59,11 +100,15 @@ impl Backlog {
             .unwrap();
         tx.commit().await.unwrap();
         let (gate, closed) = watch::channel(false);
-        let keep = Keep { script: scene.script.clone(), gate: closed };
+        let (keep, calls) = (Keep { script: scene.script.clone(), gate: closed }, Calls::default());
+        let builder = match how {
+            How::OneByOne => ConsumerBuilder::new(GROUP).transactional(&database, keep.clone()),
+            How::Together => ConsumerBuilder::new(GROUP).batched(&database, KeepTogether(keep.clone(), calls.clone())),
+        };
         // One transaction at a time on PostgreSQL as well, so that there are batches.
-        let consumer = scene.start(ConsumerBuilder::new(GROUP).transactional(&database, keep).concurrency(1));
+        let consumer = scene.start(builder.concurrency(1));
         scene.publish("first", "wait").await;
-        Backlog { scene, database, gate, consumer, _dropped_last: test }
+        Backlog { scene, database, gate, keep, calls, consumer, _dropped_last: test }
     }
 
     /// Lets the first record go once so many of a key are in hand, and waits until everything before this offset is done.
@@ -108,7 +153,16 @@ fn ids(envelopes: &[Envelope]) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_in_a_batch_fails_alone_and_everything_keeps_its_order() {
-    let backlog = Backlog::new().await;
+    assert_that_failures_are_told_apart(How::OneByOne).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_among_records_that_are_handled_together_fails_alone_as_well() {
+    assert_that_failures_are_told_apart(How::Together).await;
+}
+
+async fn assert_that_failures_are_told_apart(how: How) {
+    let backlog = Backlog::new(how).await;
     let scene = &backlog.scene;
     let texts = |key: &str| match key {
         "rejected" => ["one", "reject", "three"],
@@ -155,7 +209,7 @@ async fn what_fails_in_a_batch_fails_alone_and_everything_keeps_its_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_twice_in_a_batch_or_handled_before_it_is_a_duplicate() {
-    let backlog = Backlog::new().await;
+    let backlog = Backlog::new(How::OneByOne).await;
     let scene = &backlog.scene;
     let note = Note::new("a", "again");
     let envelope = Envelope::new(&note, "test", jiff::Timestamp::now());
@@ -171,7 +225,7 @@ async fn an_event_twice_in_a_batch_or_handled_before_it_is_a_duplicate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_cut_off_is_handled_by_the_next_consumer() {
-    let backlog = Backlog::new().await;
+    let backlog = Backlog::new(How::OneByOne).await;
     let scene = &backlog.scene;
     for number in 0..20 {
         scene.publish(&format!("key-{number}"), if number == 15 { "hang" } else { "ok" }).await;
@@ -187,10 +241,9 @@ async fn a_batch_that_is_cut_off_is_handled_by_the_next_consumer() {
     let hangs = std::time::Duration::from_millis(100);
     backlog.consumer.shutdown(hangs).await.unwrap();
 
-    let gate = backlog.gate.subscribe();
-    let keep = Keep { script: scene.script.clone(), gate };
     let timeout = std::time::Duration::from_secs(1);
-    let next = ConsumerBuilder::new(GROUP).transactional(&backlog.database, keep).handler_timeout(timeout);
+    let next =
+        ConsumerBuilder::new(GROUP).transactional(&backlog.database, backlog.keep.clone()).handler_timeout(timeout);
     let _next = scene.start(next);
     scene.wait_for_commit(21).await;
     for number in 0..20 {
@@ -198,4 +251,30 @@ async fn a_batch_that_is_cut_off_is_handled_by_the_next_consumer() {
         let attempt = if number == 15 { 2 } else { 1 };
         assert_eq!(kept, [(number + 1, attempt)], "key-{number}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_handled_together_is_sorted_and_names_no_key_twice_and_each_key_keeps_its_order() {
+    let backlog = Backlog::new(How::Together).await;
+    let scene = &backlog.scene;
+    let keys: Vec<String> = (0..20).rev().map(|number| format!("key-{number:02}")).collect();
+    let mut published: Vec<Vec<Envelope>> = vec![Vec::new(); keys.len()];
+    for round in 0..3 {
+        for (key, envelopes) in keys.iter().zip(&mut published) {
+            envelopes.push(scene.publish(key, &format!("{round}")).await);
+        }
+    }
+    backlog.work_off(("key-00", 3), 61).await;
+
+    let calls = backlog.calls.lock().unwrap().clone();
+    for call in &calls {
+        assert!(call.is_sorted_by(|one, next| one < next), "{call:?} of {calls:?}");
+    }
+    assert!(calls.iter().any(|call| call.len() > 3), "few were together: {calls:?}");
+    for (key, envelopes) in keys.iter().zip(&published) {
+        assert_eq!(backlog.causes(key).await, ids(envelopes), "{key}: each event by its own cause, in their order");
+        assert_eq!(scene.script.of_key(key), ["0", "1", "2"]);
+    }
+    assert_eq!(scene.metric("consumer_records_handled_total"), 61.0);
+    assert_eq!(scene.metric("consumer_handler_seconds_count"), 61.0);
 }
