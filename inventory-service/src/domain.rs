@@ -1,10 +1,14 @@
 //! What an event means for the reservation of its order, and what stock is. No I/O, no clock.
 
+mod shelf;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use shared_events::{Money, OrderCreated, OrderItem, Pattern, StockItem};
+
+pub use shelf::{Moves, Shelf};
 
 /// A product and where its pieces are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -2,7 +2,8 @@
 //!
 //! Every piece of a product is available, reserved for an order, or sold; only a statement that names how many moves it
 //! from one to the next, and the table refuses what would make or lose a piece ([`store`]). What an event means for an
-//! order's reservation is decided without I/O ([`domain`]), under the lock of the reservation's row ([`handlers`]).
+//! order's reservation, and whether there is enough, is decided without I/O ([`domain`]), under the locks of the
+//! reservations' and the products' rows ([`handlers`]).
 //! It deliberately knows nothing of payments: order-service alone says how an order ended.
 
 mod audit;
@@ -34,9 +35,7 @@ pub async fn bind(config: Config) -> anyhow::Result<Service> {
     let database = builder.database().clone();
     let consumer = ConsumerBuilder::new(topics::INVENTORY_SERVICE.name)
         .concurrency(CONCURRENCY)
-        .transactional(&database, handlers::ReserveStock)
-        .transactional(&database, handlers::ReleaseStock)
-        .transactional(&database, handlers::CommitStock);
+        .batched(&database, handlers::MoveStock);
     Ok(builder.build(App {
         routes: http::routes(database),
         consumers: vec![consumer],

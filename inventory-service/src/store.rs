@@ -1,131 +1,141 @@
 //! Stock and reservations in SQL: one text for PostgreSQL and SQLite.
 //!
-//! Locks are taken in one order everywhere, the reservation first and then stock by sku, so that nobody waits in a ring.
+//! Locks are taken in one order everywhere, reservations by order first and then stock by sku, so that nobody waits in a
+//! ring.
+
+use std::collections::{BTreeSet, HashMap};
 
 use event_runtime::{
     Migration, Tx,
-    database::columns::{json, undecodable},
+    database::{
+        columns::{json, undecodable},
+        rows,
+    },
 };
 use jiff::Timestamp;
 use shared_events::{Money, OrderId, StockItem};
-use sqlx::{AnyPool, Row, any::AnyRow};
+use sqlx::{AnyPool, AssertSqlSafe, Row, any::AnyRow};
 
-use crate::{
-    domain::{Rejection, State, StockLevel},
-    error::StockError,
-};
+use crate::domain::{Moves, Shelf, State, StockLevel};
 
 pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "stock and reservations", sql: include_str!("../migrations/0001_stock.sql") },
     Migration { version: 2, name: "the first products", sql: include_str!("../migrations/0002_products.sql") },
 ];
 
-// Conditional: whoever comes second sees what the first has left, in any isolation level.
-const RESERVE: &str =
-    "UPDATE stock SET available = available - $1, reserved = reserved + $1 WHERE sku = $2 AND available >= $1";
-const RELEASE: &str =
-    "UPDATE stock SET reserved = reserved - $1, available = available + $1 WHERE sku = $2 AND reserved >= $1";
-const COMMIT: &str = "UPDATE stock SET reserved = reserved - $1, sold = sold + $1 WHERE sku = $2 AND reserved >= $1";
+/// The most rows in a statement.
+const MOST_ROWS: usize = 128;
 
-/// Locks the reservation of an order until the transaction ends, and says how far it has come and what it holds. An
-/// order that is not known yet gets an open reservation: two first events about one order wait for each other too.
+/// What is set aside for an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    pub order: OrderId,
+    pub state: State,
+    /// What is or was set aside, by sku.
+    pub items: Vec<StockItem>,
+    /// Why it was rejected.
+    pub reason: Option<String>,
+}
+
+/// Locks the reservations of `orders` until the transaction ends. An order that is not known yet gets an open one: two first
+/// events about one order wait for each other too.
 ///
 /// # Errors
 /// When a statement fails.
-pub async fn lock(tx: &mut Tx, order: OrderId, now: Timestamp) -> Result<(State, Vec<StockItem>), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO reservations (order_id, state, items, changed_at, version) VALUES ($1, 'open', '[]', $2, 0) \
-         ON CONFLICT (order_id) DO NOTHING",
-    )
-    .bind(order.to_string())
-    .bind(now.as_microsecond())
-    .execute(tx.conn())
-    .await?;
-    let row = sqlx::query("UPDATE reservations SET version = version + 1 WHERE order_id = $1 RETURNING state, items")
-        .bind(order.to_string())
-        .fetch_one(tx.conn())
-        .await?;
-    Ok((state(&row)?, json(&row, "items")?))
-}
-
-/// Stores how far a locked reservation has come; what it holds stays.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn save(tx: &mut Tx, order: OrderId, state: State, now: Timestamp) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE reservations SET state = $1, changed_at = $2 WHERE order_id = $3")
-        .bind(state.as_str())
-        .bind(now.as_microsecond())
-        .bind(order.to_string())
-        .execute(tx.conn())
-        .await?;
-    Ok(())
-}
-
-/// Stores that a locked reservation was refused, and why.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn save_rejected(tx: &mut Tx, order: OrderId, reason: &Rejection, now: Timestamp) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE reservations SET state = 'rejected', reason = $1, changed_at = $2 WHERE order_id = $3")
-        .bind(reason.to_string())
-        .bind(now.as_microsecond())
-        .bind(order.to_string())
-        .execute(tx.conn())
-        .await?;
-    Ok(())
-}
-
-/// Sets all of `items` aside and notes them at the locked reservation, or sets nothing aside and says why. Items are
-/// sorted by sku.
-///
-/// # Errors
-/// When a statement fails.
-pub async fn reserve(
+pub async fn lock(
     tx: &mut Tx,
-    order: OrderId,
-    items: &[StockItem],
+    orders: &[OrderId],
     now: Timestamp,
-) -> Result<Result<(), Rejection>, StockError> {
-    for (position, item) in items.iter().enumerate() {
-        if shift(tx, RESERVE, item).await? {
-            continue;
+) -> Result<HashMap<OrderId, Reservation>, sqlx::Error> {
+    let mut reservations = HashMap::with_capacity(orders.len());
+    for orders in rows::chunks(orders, MOST_ROWS) {
+        let new = |row: usize| format!("(${}, 'open', '[]', $1, 0)", row + 2);
+        let sql = format!(
+            "INSERT INTO reservations (order_id, state, items, changed_at, version) VALUES {} \
+             ON CONFLICT (order_id) DO NOTHING",
+            (0..orders.len()).map(new).collect::<Vec<_>>().join(", ")
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(now.as_microsecond());
+        orders.iter().fold(query, |query, order| query.bind(order.to_string())).execute(tx.conn()).await?;
+        let sql = format!(
+            "SELECT order_id, state, items, reason FROM reservations WHERE order_id IN ({}) ORDER BY order_id {}",
+            rows::placeholders(0, orders.len()),
+            tx.for_update()
+        );
+        let query = orders.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, order| query.bind(order.to_string()));
+        for row in query.fetch_all(tx.conn()).await? {
+            let reservation = reservation(&row)?;
+            reservations.insert(reservation.order, reservation);
         }
-        // What was taken before goes back in the same transaction; nobody saw it, since the rows are still locked.
-        for taken in &items[..position] {
-            put_back(tx, order, RELEASE, taken).await?;
-        }
-        return Ok(Err(shortage(tx, &item.sku).await?));
     }
-    sqlx::query("UPDATE reservations SET state = 'reserved', items = $1, changed_at = $2 WHERE order_id = $3")
-        .bind(serde_json::to_string(items).map_err(|error| sqlx::Error::Encode(error.into()))?)
-        .bind(now.as_microsecond())
-        .bind(order.to_string())
-        .execute(tx.conn())
-        .await?;
-    Ok(Ok(()))
+    Ok(reservations)
 }
 
-/// Makes what the locked reservation holds available again.
+/// Stores how far locked reservations have come.
 ///
 /// # Errors
-/// When a statement fails, or less is reserved than the reservation holds.
-pub async fn release(tx: &mut Tx, order: OrderId, items: &[StockItem], now: Timestamp) -> Result<(), StockError> {
-    for item in items {
-        put_back(tx, order, RELEASE, item).await?;
+/// When a statement fails.
+pub async fn save(tx: &mut Tx, reservations: &[&Reservation], now: Timestamp) -> Result<(), sqlx::Error> {
+    for reservations in rows::chunks(reservations, MOST_ROWS) {
+        let sql = format!(
+            "UPDATE reservations SET state = new.column2, items = new.column3, reason = new.column4, changed_at = $1, \
+             version = version + 1 FROM (VALUES {}) AS new WHERE order_id = new.column1",
+            rows::values(1, reservations.len(), 4)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(now.as_microsecond());
+        for Reservation { order, state, items, reason } in reservations {
+            let items = serde_json::to_string(items).map_err(|error| sqlx::Error::Encode(error.into()))?;
+            query = query.bind(order.to_string()).bind(state.as_str()).bind(items).bind(reason.clone());
+        }
+        query.execute(tx.conn()).await?;
     }
-    Ok(save(tx, order, State::Released, now).await?)
+    Ok(())
 }
 
-/// Makes what the locked reservation holds sold.
+/// Locks these products until the transaction ends, in the order of their skus. What is not sold here is left out.
 ///
 /// # Errors
-/// When a statement fails, or less is reserved than the reservation holds.
-pub async fn commit(tx: &mut Tx, order: OrderId, items: &[StockItem], now: Timestamp) -> Result<(), StockError> {
-    for item in items {
-        put_back(tx, order, COMMIT, item).await?;
+/// When a statement fails.
+pub async fn lock_stock(tx: &mut Tx, skus: &BTreeSet<String>) -> Result<Shelf, sqlx::Error> {
+    let skus: Vec<&String> = skus.iter().collect();
+    let mut shelf = Shelf::default();
+    for skus in rows::chunks(&skus, MOST_ROWS) {
+        let sql = format!(
+            "SELECT sku, available, reserved FROM stock WHERE sku IN ({}) ORDER BY sku {}",
+            rows::placeholders(0, skus.len()),
+            tx.for_update()
+        );
+        let query = skus.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, sku| query.bind((*sku).clone()));
+        for row in query.fetch_all(tx.conn()).await? {
+            shelf.put(row.try_get("sku")?, row.try_get("available")?, row.try_get("reserved")?);
+        }
     }
-    Ok(save(tx, order, State::Committed, now).await?)
+    Ok(shelf)
+}
+
+/// Moves pieces of locked products.
+///
+/// # Errors
+/// When a statement fails, or the table refuses what would make or lose a piece.
+pub async fn move_pieces(tx: &mut Tx, moves: &[(&str, Moves)]) -> Result<(), sqlx::Error> {
+    for moves in rows::chunks(moves, MOST_ROWS) {
+        let row = |row: usize| {
+            let first = row * 4 + 1;
+            let numbers = (first + 1..first + 4).map(|number| format!("CAST(${number} AS BIGINT)"));
+            format!("(${first}, {})", numbers.collect::<Vec<_>>().join(", "))
+        };
+        let sql = format!(
+            "UPDATE stock SET available = available + moved.column2, reserved = reserved + moved.column3, \
+             sold = sold + moved.column4 FROM (VALUES {}) AS moved WHERE sku = moved.column1",
+            (0..moves.len()).map(row).collect::<Vec<_>>().join(", ")
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for (sku, Moves { available, reserved, sold }) in moves {
+            query = query.bind((*sku).to_owned()).bind(*available).bind(*reserved).bind(*sold);
+        }
+        query.execute(tx.conn()).await?;
+    }
+    Ok(())
 }
 
 /// Every product, by sku.
@@ -172,28 +182,6 @@ pub async fn set_available(tx: &mut Tx, sku: &str, available: i64) -> Result<Opt
     row.as_ref().map(level).transpose()
 }
 
-/// Runs one of the statements above. False when there is too little to move, or no such product.
-async fn shift(tx: &mut Tx, statement: &'static str, item: &StockItem) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(statement).bind(i64::from(item.quantity)).bind(item.sku.as_str()).execute(tx.conn()).await?;
-    Ok(done.rows_affected() == 1)
-}
-
-async fn put_back(tx: &mut Tx, order: OrderId, statement: &'static str, item: &StockItem) -> Result<(), StockError> {
-    if shift(tx, statement, item).await? {
-        return Ok(());
-    }
-    Err(StockError::NotReserved { order, sku: item.sku.clone() })
-}
-
-async fn shortage(tx: &mut Tx, sku: &str) -> Result<Rejection, sqlx::Error> {
-    let row = sqlx::query("SELECT available FROM stock WHERE sku = $1").bind(sku).fetch_optional(tx.conn()).await?;
-    let sku = sku.to_owned();
-    Ok(match row {
-        Some(row) => Rejection::OutOfStock { sku, left: row.try_get("available")? },
-        None => Rejection::UnknownSku(sku),
-    })
-}
-
 fn level(row: &AnyRow) -> Result<StockLevel, sqlx::Error> {
     let currency: String = row.try_get("currency")?;
     let currency = currency.parse().map_err(|error| undecodable("currency", error))?;
@@ -209,8 +197,14 @@ fn level(row: &AnyRow) -> Result<StockLevel, sqlx::Error> {
     })
 }
 
-fn state(row: &AnyRow) -> Result<State, sqlx::Error> {
+fn reservation(row: &AnyRow) -> Result<Reservation, sqlx::Error> {
+    let order: String = row.try_get("order_id")?;
     let text: String = row.try_get("state")?;
     let state = State::ALL.into_iter().find(|state| state.as_str() == text);
-    state.ok_or_else(|| undecodable("state", format!("{text:?} is no state of a reservation")))
+    Ok(Reservation {
+        order: order.parse().map_err(|error| undecodable("order_id", error))?,
+        state: state.ok_or_else(|| undecodable("state", format!("{text:?} is no state of a reservation")))?,
+        items: json(row, "items")?,
+        reason: row.try_get("reason")?,
+    })
 }

@@ -1,15 +1,21 @@
 //! Orders in SQL: one text for PostgreSQL and SQLite.
 //!
-//! Whoever changes an order calls [`lock`] first, which writes to its row: two events about one order, on two topics
-//! and perhaps in two processes, are handled one after the other.
+//! Whoever changes orders calls [`lock`] first: two events about one order, on two topics and perhaps in two processes, are
+//! handled one after the other.
 
 mod timeline;
 
-use std::collections::HashSet;
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+};
 
 use event_runtime::{
     Migration, Tx,
-    database::columns::{json, moment, optional_moment, undecodable},
+    database::{
+        columns::{json, moment, optional_moment, undecodable},
+        rows,
+    },
 };
 use jiff::Timestamp;
 use shared_events::{Money, OrderId};
@@ -20,6 +26,9 @@ use crate::domain::{Order, Payment, Saga, State, Stock};
 
 pub const MIGRATIONS: &[Migration] =
     &[Migration { version: 1, name: "orders and their timeline", sql: include_str!("../migrations/0001_orders.sql") }];
+
+/// The most rows in a statement.
+const MOST_ROWS: usize = 128;
 
 /// What [`stored_order`] reads.
 const COLUMNS: &str = "id, state, reason, payment, payment_id, stock, customer, items, total_minor, currency, \
@@ -49,33 +58,39 @@ pub struct Request {
 /// # Errors
 /// When the statement fails.
 pub async fn insert(tx: &mut Tx, orders: &[(&StoredOrder, &Request)]) -> Result<HashSet<OrderId>, sqlx::Error> {
-    let rows: Vec<String> = (0..orders.len()).map(|row| format!("({}, 1)", placeholders(row * 14, 14))).collect();
-    let sql = format!(
-        "INSERT INTO orders (id, state, reason, payment, payment_id, stock, customer, items, total_minor, currency, \
-         created_at, expires_at, idempotency_key, fingerprint, version) VALUES {} \
-         ON CONFLICT (idempotency_key) DO NOTHING RETURNING id",
-        rows.join(", ")
-    );
-    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(worth_preparing(orders.len()));
-    for (StoredOrder { order, created_at, expires_at, ended_at: _ }, request) in orders {
-        let items = serde_json::to_string(&order.items).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        query = query
-            .bind(order.id.to_string())
-            .bind(state_text(order.saga.state))
-            .bind(order.saga.reason.clone())
-            .bind(payment_text(order.saga.payment))
-            .bind(payment_id_text(order.saga.payment))
-            .bind(stock_text(order.saga.stock))
-            .bind(order.customer.clone())
-            .bind(items)
-            .bind(order.total.minor)
-            .bind(order.total.currency.code().to_owned())
-            .bind(created_at.as_microsecond())
-            .bind(expires_at.as_microsecond())
-            .bind(request.idempotency_key.clone())
-            .bind(request.fingerprint.clone());
+    let mut stored = HashSet::with_capacity(orders.len());
+    for orders in rows::chunks(orders, MOST_ROWS) {
+        let sql = format!(
+            "INSERT INTO orders (id, state, reason, payment, payment_id, stock, customer, items, total_minor, currency, \
+             created_at, expires_at, idempotency_key, fingerprint, version) VALUES {} \
+             ON CONFLICT (idempotency_key) DO NOTHING RETURNING id",
+            rows::values(0, orders.len(), 15)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for (StoredOrder { order, created_at, expires_at, ended_at: _ }, request) in orders {
+            let items = serde_json::to_string(&order.items).map_err(|error| sqlx::Error::Encode(error.into()))?;
+            query = query
+                .bind(order.id.to_string())
+                .bind(state_text(order.saga.state))
+                .bind(order.saga.reason.clone())
+                .bind(payment_text(order.saga.payment))
+                .bind(payment_id_text(order.saga.payment))
+                .bind(stock_text(order.saga.stock))
+                .bind(order.customer.clone())
+                .bind(items)
+                .bind(order.total.minor)
+                .bind(order.total.currency.code().to_owned())
+                .bind(created_at.as_microsecond())
+                .bind(expires_at.as_microsecond())
+                .bind(request.idempotency_key.clone())
+                .bind(request.fingerprint.clone())
+                .bind(1_i64);
+        }
+        for row in query.fetch_all(tx.conn()).await? {
+            stored.insert(parsed(&row, "id")?);
+        }
     }
-    query.fetch_all(tx.conn()).await?.iter().map(|row| parsed(row, "id")).collect()
+    Ok(stored)
 }
 
 /// The order that `idempotency_key` placed, and the fingerprint of the request.
@@ -88,39 +103,54 @@ pub async fn placed_with(pool: &AnyPool, idempotency_key: &str) -> Result<Option
     row.map(|row| Ok((stored_order(&row)?, row.try_get("fingerprint")?))).transpose()
 }
 
-/// Locks the order until the transaction ends, and reads it.
+/// Locks those of `ids` that there are until the transaction ends, and reads them.
 ///
 /// # Errors
-/// When the statement fails.
-pub async fn lock(tx: &mut Tx, id: OrderId) -> Result<Option<Order>, sqlx::Error> {
-    let row = sqlx::query(
-        "UPDATE orders SET version = version + 1 WHERE id = $1 RETURNING id, state, reason, payment, payment_id, \
-         stock, customer, items, total_minor, currency",
-    )
-    .bind(id.to_string())
-    .fetch_optional(tx.conn())
-    .await?;
-    row.map(|row| order(&row)).transpose()
+/// When a statement fails.
+pub async fn lock(tx: &mut Tx, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, sqlx::Error> {
+    let mut orders = HashMap::with_capacity(ids.len());
+    for ids in rows::chunks(ids, MOST_ROWS) {
+        let sql = format!(
+            "SELECT id, state, reason, payment, payment_id, stock, customer, items, total_minor, currency FROM orders \
+             WHERE id IN ({}) ORDER BY id {}",
+            rows::placeholders(0, ids.len()),
+            tx.for_update()
+        );
+        let query = ids.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, id| query.bind(id.to_string()));
+        for row in query.fetch_all(tx.conn()).await? {
+            let order = order(&row)?;
+            orders.insert(order.id, order);
+        }
+    }
+    Ok(orders)
 }
 
-/// Stores how far a locked order has come; `ended_at` if that is its end.
+/// Stores how far locked orders have come; with a time where that is their end.
 ///
 /// # Errors
-/// When the statement fails.
-pub async fn save(tx: &mut Tx, id: OrderId, saga: &Saga, ended_at: Option<Timestamp>) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE orders SET state = $1, reason = $2, payment = $3, payment_id = $4, stock = $5, \
-         ended_at = COALESCE($6, ended_at) WHERE id = $7",
-    )
-    .bind(state_text(saga.state))
-    .bind(saga.reason.clone())
-    .bind(payment_text(saga.payment))
-    .bind(payment_id_text(saga.payment))
-    .bind(stock_text(saga.stock))
-    .bind(ended_at.map(Timestamp::as_microsecond))
-    .bind(id.to_string())
-    .execute(tx.conn())
-    .await?;
+/// When a statement fails.
+pub async fn save(tx: &mut Tx, orders: &[(&Order, Option<Timestamp>)]) -> Result<(), sqlx::Error> {
+    for orders in rows::chunks(orders, MOST_ROWS) {
+        let row = |row: usize| format!("({}, CAST(${} AS BIGINT))", rows::placeholders(row * 7, 6), row * 7 + 7);
+        let sql = format!(
+            "UPDATE orders SET state = new.column2, reason = new.column3, payment = new.column4, \
+             payment_id = new.column5, stock = new.column6, ended_at = COALESCE(new.column7, ended_at), \
+             version = version + 1 FROM (VALUES {}) AS new WHERE id = new.column1",
+            (0..orders.len()).map(row).collect::<Vec<_>>().join(", ")
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for (Order { id, saga, .. }, ended_at) in orders {
+            query = query
+                .bind(id.to_string())
+                .bind(state_text(saga.state))
+                .bind(saga.reason.clone())
+                .bind(payment_text(saga.payment))
+                .bind(payment_id_text(saga.payment))
+                .bind(stock_text(saga.stock))
+                .bind(ended_at.map(Timestamp::as_microsecond));
+        }
+        query.execute(tx.conn()).await?;
+    }
     Ok(())
 }
 
@@ -164,15 +194,16 @@ pub async fn list(
 /// # Errors
 /// When the query fails.
 pub async fn these(pool: &AnyPool, ids: &[OrderId]) -> Result<Vec<StoredOrder>, sqlx::Error> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
+    let mut orders = Vec::with_capacity(ids.len());
+    for ids in rows::chunks(ids, MOST_ROWS) {
+        let sql = format!("SELECT {COLUMNS} FROM orders WHERE id IN ({})", rows::placeholders(0, ids.len()));
+        let query = ids.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, id| query.bind(id.to_string()));
+        for row in query.fetch_all(pool).await? {
+            orders.push(stored_order(&row)?);
+        }
     }
-    let sql = format!("SELECT {COLUMNS} FROM orders WHERE id IN ({}) ORDER BY id DESC", placeholders(0, ids.len()));
-    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(worth_preparing(ids.len()));
-    for id in ids {
-        query = query.bind(id.to_string());
-    }
-    query.fetch_all(pool).await?.iter().map(stored_order).collect()
+    orders.sort_unstable_by_key(|stored| Reverse(stored.order.id));
+    Ok(orders)
 }
 
 fn stored_order(row: &AnyRow) -> Result<StoredOrder, sqlx::Error> {
@@ -272,26 +303,4 @@ where
     T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
     row.try_get::<String, _>(column)?.parse().map_err(|error: T::Err| undecodable(column, error))
-}
-
-/// `$5, $6, $7` for `count` 3 after 4 others.
-fn placeholders(after: usize, count: usize) -> String {
-    let names: Vec<String> = (after + 1..=after + count).map(|number| format!("${number}")).collect();
-    names.join(", ")
-}
-
-/// A statement's text depends on its number of rows. Only those for a few rows come again often enough to be kept.
-fn worth_preparing(rows: usize) -> bool {
-    rows <= 4
-}
-
-#[cfg(test)]
-mod tests {
-    use super::placeholders;
-
-    #[test]
-    fn placeholders_count_on() {
-        assert_eq!(placeholders(0, 3), "$1, $2, $3");
-        assert_eq!(placeholders(12, 2), "$13, $14");
-    }
 }

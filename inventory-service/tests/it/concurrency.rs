@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use event_runtime::{Database, HandlerError};
 use futures_util::future::join_all;
-use inventory_service::handlers::{ReleaseStock, ReserveStock};
+use inventory_service::handlers::MoveStock;
 use shared_events::{Event, OrderCreated, OrderId, StockReserved};
 use test_support::handling::{delivery, handle};
 
@@ -14,7 +14,7 @@ use crate::{NOW, cancelled, created, pieces, stock};
 async fn reserve(database: Database, created: OrderCreated) -> bool {
     let delivery = delivery(created, NOW);
     for _ in 0..5 {
-        match handle(&database, &ReserveStock, &delivery).await {
+        match handle(&database, &MoveStock, &delivery).await {
             Ok(rows) => return rows.iter().any(|row| row.envelope.event_type == StockReserved::TYPE),
             Err(error) => assert!(matches!(error, HandlerError::Retry(_)), "{error:?}"),
         }
@@ -40,7 +40,7 @@ async fn orders_that_name_the_same_products_the_other_way_round_do_not_block_eac
         let created = created(OrderId::new(), if turn % 2 == 0 { there } else { back });
         let database = database.clone();
         // At the first attempt: rows are taken by sku, so there is no deadlock to repeat.
-        tokio::spawn(async move { handle(&database, &ReserveStock, &delivery(created, NOW)).await })
+        tokio::spawn(async move { handle(&database, &MoveStock, &delivery(created, NOW)).await })
     });
     for order in join_all(orders).await {
         assert_eq!(order.unwrap().unwrap().len(), 1);
@@ -67,7 +67,7 @@ async fn a_cancellation_that_meets_its_order_leaves_nothing_reserved() {
         orders.iter().map(|order| tokio::spawn(reserve(database.clone(), created(*order, &[("MUG-BLUE", 1)]))));
     let cancellations = orders.iter().map(|order| {
         let (database, delivery) = (database.clone(), delivery(cancelled(*order), NOW));
-        tokio::spawn(async move { handle(&database, &ReleaseStock, &delivery).await.map(drop).is_ok() })
+        tokio::spawn(async move { handle(&database, &MoveStock, &delivery).await.map(drop).is_ok() })
     });
     let ends: Vec<_> = creations.chain(cancellations).collect();
     for end in join_all(ends).await {

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use event_runtime::{Database, HandlerError, outbox::OutboxRow};
-use inventory_service::{
-    handlers::{CommitStock, ReleaseStock, ReserveStock},
-    store,
-};
+use inventory_service::{handlers::MoveStock, store};
 use proptest::{collection::vec, prelude::*, sample::select};
 use shared_events::{Event, OrderId, StockCommitted, StockReleased, StockReserved};
 use test_support::handling::{delivery, handle, published};
@@ -55,7 +52,7 @@ async fn run(steps: Vec<Step>) {
     }
     // The saga ends every order; one that sold what it had is not cancelled any more.
     for order in &orders {
-        let rows = tolerated(handle(&database, &ReleaseStock, &delivery(cancelled(*order), NOW)).await);
+        let rows = tolerated(handle(&database, &MoveStock, &delivery(cancelled(*order), NOW)).await);
         said.note(&rows);
     }
     for level in store::all(database.pool()).await.unwrap() {
@@ -67,13 +64,13 @@ async fn run(steps: Vec<Step>) {
 async fn take(database: &Database, orders: &[OrderId], step: &Step) -> Vec<OutboxRow> {
     match step {
         Step::Created(order, of) => {
-            handle(database, &ReserveStock, &delivery(created(orders[*order], of), NOW)).await.unwrap()
+            handle(database, &MoveStock, &delivery(created(orders[*order], of), NOW)).await.unwrap()
         }
         Step::Cancelled(order) => {
-            tolerated(handle(database, &ReleaseStock, &delivery(cancelled(orders[*order]), NOW)).await)
+            tolerated(handle(database, &MoveStock, &delivery(cancelled(orders[*order]), NOW)).await)
         }
         Step::Completed(order) => {
-            tolerated(handle(database, &CommitStock, &delivery(completed(orders[*order]), NOW)).await)
+            tolerated(handle(database, &MoveStock, &delivery(completed(orders[*order]), NOW)).await)
         }
         Step::Adjusted(sku, available) => {
             let mut tx = database.begin().await.unwrap();

@@ -3,7 +3,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, StatusCode, header},
 };
-use inventory_service::handlers::ReserveStock;
+use inventory_service::handlers::MoveStock;
 use serde_json::{Value, json};
 use shared_events::OrderId;
 use test_support::handling::{delivery, handle};
@@ -24,7 +24,7 @@ async fn ask(routes: &Router, method: &str, path: &str, body: Option<&str>) -> (
 async fn stock_is_shown_with_where_its_pieces_are() {
     let (_place, database) = stock().await;
     let delivery = delivery(created(OrderId::new(), &[("MUG-BLUE", 3)]), NOW);
-    handle(&database, &ReserveStock, &delivery).await.unwrap();
+    handle(&database, &MoveStock, &delivery).await.unwrap();
     let routes = inventory_service::routes(database);
     let (status, mug) = ask(&routes, "GET", "/stock/MUG-BLUE", None).await;
     let expected = json!({
@@ -41,7 +41,7 @@ async fn stock_is_shown_with_where_its_pieces_are() {
 async fn an_adjustment_is_booked_as_the_difference() {
     let (_place, database) = stock().await;
     let delivery = delivery(created(OrderId::new(), &[("MUG-BLUE", 10)]), NOW);
-    handle(&database, &ReserveStock, &delivery).await.unwrap();
+    handle(&database, &MoveStock, &delivery).await.unwrap();
     let routes = inventory_service::routes(database.clone());
     for (available, adjustments) in [(250, 160), (0, -90), (0, -90), (1_000_000_000, 999_999_910)] {
         let body = json!({ "available": available }).to_string();

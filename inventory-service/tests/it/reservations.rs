@@ -2,23 +2,25 @@
 
 use std::time::Duration;
 
-use event_runtime::{Database, HandlerError, TransactionalHandler as _};
+use event_runtime::{BatchHandler as _, Database, HandlerError};
 use inventory_service::{
-    handlers::{CommitStock, ReleaseStock, ReserveStock},
+    handlers::{MoveStock, OrderNews},
     store,
 };
-use shared_events::{Event, OrderId, Pattern, StockCommitted, StockItem, StockRejected, StockReleased, StockReserved};
-use test_support::handling::{delivery, exhaust, handle, published};
+use shared_events::{
+    Event, OrderCreated, OrderId, Pattern, StockCommitted, StockItem, StockRejected, StockReleased, StockReserved,
+};
+use test_support::handling::{delivery, exhaust, handle, handle_all, published};
 
 use crate::{NOW, cancelled, completed, created, pieces, stock};
 
 async fn reserve(database: &Database, order: OrderId, of: &[(&str, u32)]) -> StockReserved {
-    let rows = handle(database, &ReserveStock, &delivery(created(order, of), NOW)).await.unwrap();
+    let rows = handle(database, &MoveStock, &delivery(created(order, of), NOW)).await.unwrap();
     published(&rows[0])
 }
 
 async fn rejection(database: &Database, order: OrderId, of: &[(&str, u32)]) -> String {
-    let rows = handle(database, &ReserveStock, &delivery(created(order, of), NOW)).await.unwrap();
+    let rows = handle(database, &MoveStock, &delivery(created(order, of), NOW)).await.unwrap();
     assert_eq!(rows.len(), 1);
     published::<StockRejected>(&rows[0]).reason
 }
@@ -61,7 +63,7 @@ async fn a_completed_order_sells_what_was_reserved() {
     assert_eq!((reserved.order_id, &reserved.items[..]), (order, &expected[..]));
     assert_eq!(pieces(&database, "MUG-BLUE").await, (97, 3, 0));
 
-    let rows = handle(&database, &CommitStock, &delivery(completed(order), NOW)).await.unwrap();
+    let rows = handle(&database, &MoveStock, &delivery(completed(order), NOW)).await.unwrap();
     assert_eq!(published::<StockCommitted>(&rows[0]).items, expected);
     assert_eq!(pieces(&database, "MUG-BLUE").await, (97, 0, 3));
     assert_eq!(pieces(&database, "COFFEE-1KG").await, (9_999, 0, 1));
@@ -72,7 +74,7 @@ async fn a_cancelled_order_gives_back_what_was_reserved() {
     let (_place, database) = stock().await;
     let order = OrderId::new();
     let reserved = reserve(&database, order, &[("MUG-BLUE", 5)]).await;
-    let rows = handle(&database, &ReleaseStock, &delivery(cancelled(order), NOW)).await.unwrap();
+    let rows = handle(&database, &MoveStock, &delivery(cancelled(order), NOW)).await.unwrap();
     assert_eq!(published::<StockReleased>(&rows[0]).items, reserved.items);
     assert_eq!(pieces(&database, "MUG-BLUE").await, (100, 0, 0));
 }
@@ -97,20 +99,44 @@ async fn an_order_that_cannot_be_served_whole_is_not_served_at_all() {
 }
 
 #[tokio::test]
+async fn orders_that_are_handled_together_share_what_is_there() {
+    let (_place, database) = stock().await;
+    let before = OrderId::new();
+    reserve(&database, before, &[("MUG-BLUE", 30)]).await;
+    let of = |pieces| {
+        delivery(created(OrderId::new(), &[("MUG-BLUE", pieces), ("COFFEE-1KG", 1)]), NOW).map(OrderNews::from)
+    };
+    let gone = delivery(cancelled(before), NOW).map(OrderNews::from);
+    let deliveries = [of(60), of(20), of(10), gone, of(30), of(1)];
+    let rows = handle_all(&database, &MoveStock, &deliveries).await.unwrap();
+
+    let said: Vec<&str> = rows.iter().map(|rows| rows[0].envelope.event_type.as_str()).collect();
+    let reserved = StockReserved::TYPE;
+    assert_eq!(said, [reserved, StockRejected::TYPE, reserved, StockReleased::TYPE, reserved, StockRejected::TYPE]);
+    assert_eq!(published::<StockRejected>(&rows[1][0]).reason, "MUG-BLUE is out of stock: only 10 left");
+    assert_eq!(published::<StockRejected>(&rows[5][0]).reason, "MUG-BLUE is out of stock");
+    for (rows, delivery) in rows.iter().zip(&deliveries) {
+        assert_eq!((rows.len(), rows[0].envelope.causation_id), (1, Some(delivery.envelope.id)));
+    }
+    assert_eq!(pieces(&database, "MUG-BLUE").await, (0, 100, 0));
+    assert_eq!(pieces(&database, "COFFEE-1KG").await, (9_997, 3, 0));
+}
+
+#[tokio::test]
 async fn a_rejected_order_that_is_cancelled_says_nothing_more() {
     let (_place, database) = stock().await;
     let order = OrderId::new();
     rejection(&database, order, &[("GIFT-CARD-RARE", 1)]).await;
-    assert_eq!(handle(&database, &ReleaseStock, &delivery(cancelled(order), NOW)).await.unwrap(), []);
+    assert_eq!(handle(&database, &MoveStock, &delivery(cancelled(order), NOW)).await.unwrap(), []);
 }
 
 #[tokio::test]
 async fn an_order_created_after_its_cancellation_is_refused() {
     let (_place, database) = stock().await;
     let order = OrderId::new();
-    assert_eq!(handle(&database, &ReleaseStock, &delivery(cancelled(order), NOW)).await.unwrap(), []);
+    assert_eq!(handle(&database, &MoveStock, &delivery(cancelled(order), NOW)).await.unwrap(), []);
     assert_eq!(rejection(&database, order, &[("MUG-BLUE", 1)]).await, "the order was cancelled");
-    assert_eq!(handle(&database, &ReleaseStock, &delivery(cancelled(order), NOW)).await.unwrap(), []);
+    assert_eq!(handle(&database, &MoveStock, &delivery(cancelled(order), NOW)).await.unwrap(), []);
     assert_eq!(pieces(&database, "MUG-BLUE").await, (100, 0, 0));
 }
 
@@ -119,7 +145,7 @@ async fn an_expired_order_is_refused() {
     let (_place, database) = stock().await;
     let created = created(OrderId::new(), &[("MUG-BLUE", 1)]);
     let late = created.expires_at + Duration::from_millis(1);
-    let rows = handle(&database, &ReserveStock, &delivery(created, late)).await.unwrap();
+    let rows = handle(&database, &MoveStock, &delivery(created, late)).await.unwrap();
     assert_eq!(published::<StockRejected>(&rows[0]).reason, "the order came too late to be served");
     assert_eq!(pieces(&database, "MUG-BLUE").await, (100, 0, 0));
 }
@@ -130,9 +156,9 @@ async fn an_order_of_a_pattern_of_its_own_is_left_alone() {
     let mut created = created(OrderId::new(), &[("MUG-BLUE", 1)]);
     created.pattern = Pattern::Unknown;
     let delivery = delivery(created, NOW);
-    assert_eq!(handle(&database, &ReserveStock, &delivery).await.unwrap(), []);
+    assert_eq!(handle(&database, &MoveStock, &delivery).await.unwrap(), []);
     let error = HandlerError::retry("nothing worked");
-    assert_eq!(exhaust(&database, &ReserveStock, &delivery, &error).await.unwrap(), []);
+    assert_eq!(exhaust(&database, &MoveStock, &delivery, &error).await.unwrap(), []);
     assert_eq!(pieces(&database, "MUG-BLUE").await, (100, 0, 0));
 }
 
@@ -145,11 +171,11 @@ async fn the_same_thing_said_again_changes_nothing() {
     reserve(&database, sold, &[("MUG-BLUE", 3)]).await;
     reserve(&database, given_back, &[("MUG-BLUE", 4)]).await;
     for round in 0..3 {
-        let commits = handle(&database, &CommitStock, &delivery(completed(sold), NOW)).await.unwrap();
-        let releases = handle(&database, &ReleaseStock, &delivery(cancelled(given_back), NOW)).await.unwrap();
+        let commits = handle(&database, &MoveStock, &delivery(completed(sold), NOW)).await.unwrap();
+        let releases = handle(&database, &MoveStock, &delivery(cancelled(given_back), NOW)).await.unwrap();
         assert_eq!((commits.len(), releases.len()), if round == 0 { (1, 1) } else { (0, 0) });
         for order in [sold, given_back] {
-            let again = handle(&database, &ReserveStock, &delivery(created(order, &[("MUG-BLUE", 3)]), NOW)).await;
+            let again = handle(&database, &MoveStock, &delivery(created(order, &[("MUG-BLUE", 3)]), NOW)).await;
             assert_eq!(again.unwrap(), []);
         }
         assert_eq!(pieces(&database, "MUG-BLUE").await, (97, 0, 3));
@@ -161,13 +187,13 @@ async fn what_cannot_follow_is_rejected_and_stores_nothing() {
     let (_place, database) = stock().await;
     let (open, sold, given_back) = (OrderId::new(), OrderId::new(), OrderId::new());
     reserve(&database, sold, &[("MUG-BLUE", 1)]).await;
-    handle(&database, &CommitStock, &delivery(completed(sold), NOW)).await.unwrap();
+    handle(&database, &MoveStock, &delivery(completed(sold), NOW)).await.unwrap();
     reserve(&database, given_back, &[("MUG-BLUE", 1)]).await;
-    handle(&database, &ReleaseStock, &delivery(cancelled(given_back), NOW)).await.unwrap();
+    handle(&database, &MoveStock, &delivery(cancelled(given_back), NOW)).await.unwrap();
     let errors = [
-        handle(&database, &CommitStock, &delivery(completed(open), NOW)).await.unwrap_err(),
-        handle(&database, &CommitStock, &delivery(completed(given_back), NOW)).await.unwrap_err(),
-        handle(&database, &ReleaseStock, &delivery(cancelled(sold), NOW)).await.unwrap_err(),
+        handle(&database, &MoveStock, &delivery(completed(open), NOW)).await.unwrap_err(),
+        handle(&database, &MoveStock, &delivery(completed(given_back), NOW)).await.unwrap_err(),
+        handle(&database, &MoveStock, &delivery(cancelled(sold), NOW)).await.unwrap_err(),
     ];
     let expected = [
         format!("order.completed for order {open}, whose reservation is open"),
@@ -189,11 +215,11 @@ async fn an_order_whose_handling_was_given_up_is_rejected_for_good() {
     let order = OrderId::new();
     let delivery = delivery(created(order, &[("MUG-BLUE", 1)]), NOW);
     let error = HandlerError::retry("nothing worked");
-    let rows = exhaust(&database, &ReserveStock, &delivery, &error).await.unwrap();
+    let rows = exhaust(&database, &MoveStock, &delivery, &error).await.unwrap();
     assert_eq!(published::<StockRejected>(&rows[0]).reason, "the items could not be reserved");
     // A replay of the dead letter comes too late: the saga has heard the rejection.
-    assert_eq!(handle(&database, &ReserveStock, &delivery).await.unwrap(), []);
-    assert_eq!(exhaust(&database, &ReserveStock, &delivery, &error).await.unwrap(), []);
+    assert_eq!(handle(&database, &MoveStock, &delivery).await.unwrap(), []);
+    assert_eq!(exhaust(&database, &MoveStock, &delivery, &error).await.unwrap(), []);
     assert_eq!(pieces(&database, "MUG-BLUE").await, (100, 0, 0));
 }
 
@@ -201,12 +227,12 @@ async fn an_order_whose_handling_was_given_up_is_rejected_for_good() {
 async fn an_answer_carries_on_what_the_question_began() {
     let (_place, database) = stock().await;
     let delivery = delivery(created(OrderId::new(), &[("MUG-BLUE", 1)]), NOW);
-    let rows = handle(&database, &ReserveStock, &delivery).await.unwrap();
+    let rows = handle(&database, &MoveStock, &delivery).await.unwrap();
     let envelope = &rows[0].envelope;
     assert_eq!(
         (envelope.correlation_id, envelope.causation_id),
         (delivery.envelope.correlation_id, Some(delivery.envelope.id))
     );
     assert_eq!((rows[0].topic, rows[0].key.clone()), (StockReserved::TOPIC, delivery.event.key()));
-    assert!(!ReserveStock.retry().is_last(1), "a failure of the database is tried again");
+    assert!(!MoveStock.retry(OrderCreated::TYPE).is_last(1), "a failure of the database is tried again");
 }

@@ -3,7 +3,10 @@
 
 use event_runtime::{
     Delivery, Tx,
-    database::columns::{moment, undecodable},
+    database::{
+        columns::{moment, undecodable},
+        rows,
+    },
     outbox::{OnPublished, OutboxRow, Published},
     telemetry::trace::trace_id,
 };
@@ -12,7 +15,7 @@ use jiff::Timestamp;
 use shared_events::{EventId, OrderId};
 use sqlx::{AnyPool, AssertSqlSafe, Row, any::AnyRow};
 
-use super::{parsed, placeholders, worth_preparing};
+use super::{MOST_ROWS, parsed};
 
 /// One line of an order's timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,16 +82,15 @@ const ONCE: &str = "ON CONFLICT (event_id, dead_letter_of) DO UPDATE SET happene
 /// # Errors
 /// When the statement fails.
 pub async fn record(tx: &mut Tx, entries: &[(OrderId, &Entry)]) -> Result<(), sqlx::Error> {
-    if entries.is_empty() {
-        return Ok(());
+    for entries in rows::chunks(entries, MOST_ROWS) {
+        let values = rows::values(0, entries.len(), 12);
+        let sql = format!("INSERT INTO order_timeline ({COLUMNS}, order_id) VALUES {values} {ONCE}");
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for (order_id, entry) in entries {
+            query = bind(query, entry).bind(order_id.to_string());
+        }
+        query.execute(tx.conn()).await?;
     }
-    let rows: Vec<String> = (0..entries.len()).map(|row| format!("({})", placeholders(row * 12, 12))).collect();
-    let sql = format!("INSERT INTO order_timeline ({COLUMNS}, order_id) VALUES {} {ONCE}", rows.join(", "));
-    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(worth_preparing(entries.len()));
-    for (order_id, entry) in entries {
-        query = bind(query, entry).bind(order_id.to_string());
-    }
-    query.execute(tx.conn()).await?;
     Ok(())
 }
 
@@ -99,7 +101,7 @@ pub async fn record(tx: &mut Tx, entries: &[(OrderId, &Entry)]) -> Result<(), sq
 pub async fn note_if_known(tx: &mut Tx, order_id: OrderId, entry: &Entry) -> Result<bool, sqlx::Error> {
     let sql = format!(
         "INSERT INTO order_timeline ({COLUMNS}, order_id) SELECT {}, id FROM orders WHERE id = $12 {ONCE}",
-        placeholders(0, 11)
+        rows::placeholders(0, 11)
     );
     let query = bind(sqlx::query(AssertSqlSafe(sql)), entry).bind(order_id.to_string());
     Ok(query.execute(tx.conn()).await?.rows_affected() > 0)
@@ -124,7 +126,7 @@ pub struct WriteBack;
 impl OnPublished for WriteBack {
     fn published<'a>(&'a self, tx: &'a mut Tx, rows: &'a [Published]) -> BoxFuture<'a, Result<(), sqlx::Error>> {
         Box::pin(async move {
-            for rows in rows.chunks(500) {
+            for rows in rows::chunks(rows, MOST_ROWS) {
                 write_back(tx, rows).await?;
             }
             Ok(())
@@ -145,7 +147,7 @@ async fn write_back(tx: &mut Tx, rows: &[Published]) -> Result<(), sqlx::Error> 
          FROM (VALUES {}) AS place WHERE event_id = place.column1 AND dead_letter_of = ''",
         values.join(", ")
     );
-    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(worth_preparing(rows.len()));
+    let mut query = sqlx::query(AssertSqlSafe(sql));
     for row in rows {
         query = query.bind(row.event_id.to_string()).bind(i64::from(row.origin.partition)).bind(row.origin.offset);
     }

@@ -7,7 +7,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
-use event_runtime::{Clock, Database, Delivery, HandlerError, Origin, Outbox, TransactionalHandler, outbox::OutboxRow};
+use event_runtime::{BatchHandler, Clock, Database, Delivery, HandlerError, Origin, outbox::OutboxRow};
 use jiff::Timestamp;
 use order_service::{http, store};
 use serde_json::{Value, json};
@@ -71,25 +71,13 @@ impl Bench {
         answer.body
     }
 
-    /// Handles `event` as a consumer does, and answers what was published.
-    pub async fn handle<H: TransactionalHandler>(
+    /// Handles one event as a consumer does, and answers what was published.
+    pub async fn handle<H: BatchHandler, E: Clone + Into<H::Event>>(
         &self,
         handler: &H,
-        delivery: &Delivery<H::Event>,
+        delivery: &Delivery<E>,
     ) -> Result<Vec<OutboxRow>, HandlerError> {
-        let mut tx = self.database.begin().await?;
-        let mut outbox = Outbox::caused_by("order-service", delivery);
-        match handler.handle(&mut tx, &mut outbox, delivery).await {
-            Ok(()) => {
-                let rows = outbox.rows().to_vec();
-                self.database.commit(tx, outbox).await?;
-                Ok(rows)
-            }
-            Err(error) => {
-                tx.rollback().await?;
-                Err(error)
-            }
-        }
+        test_support::handling::handle(&self.database, handler, delivery).await
     }
 
     pub async fn count(&self, table: &str) -> i64 {
@@ -133,5 +121,5 @@ pub fn delivered<E: Event>(event: E, service: &str) -> Delivery<E> {
     envelope.attempt = Some(2);
     envelope.traceparent = Some(format!("00-{TRACE_ID}-00f067aa0ba902b7-01"));
     let origin = Origin { topic: E::TOPIC.name.to_owned(), partition: 3, offset: 7 };
-    Delivery { event, envelope, origin, attempt: 1, last_attempt: false, now }
+    Delivery { event, envelope, origin, attempt: 1, last_attempt: false, now, span: tracing::Span::none() }
 }

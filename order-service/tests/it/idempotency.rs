@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use axum::http::StatusCode;
 use futures_util::future::join_all;
-use order_service::handlers::CancelOverdue;
+use order_service::handlers::Advance;
 use serde_json::json;
 use shared_events::OrderDeadlineReached;
 
@@ -14,7 +14,7 @@ async fn the_same_request_again_gets_the_first_answer_even_after_the_order_has_e
     let first = bench.post(&order("ada@example.org"), Some("key-1")).await;
     let order_id = first.body["orderId"].as_str().unwrap().parse().unwrap();
     let overdue = delivered(OrderDeadlineReached { order_id }, "order-service");
-    bench.handle(&CancelOverdue, &overdue).await.unwrap();
+    bench.handle(&Advance, &overdue).await.unwrap();
 
     let again = bench.post(&order("ada@example.org"), Some("key-1")).await;
     assert_eq!((again.status, &again.body), (first.status, &first.body));

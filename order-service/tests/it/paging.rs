@@ -1,5 +1,5 @@
 use axum::http::StatusCode;
-use order_service::handlers::CancelOverdue;
+use order_service::handlers::Advance;
 use serde_json::{Value, json};
 use shared_events::{OrderDeadlineReached, OrderId};
 
@@ -53,7 +53,7 @@ async fn orders_are_filtered_by_state() {
     let placed = five_orders(&bench).await;
     for order_id in [placed[1], placed[3]] {
         let overdue = delivered(OrderDeadlineReached { order_id }, "order-service");
-        bench.handle(&CancelOverdue, &overdue).await.unwrap();
+        bench.handle(&Advance, &overdue).await.unwrap();
     }
     let listed = async |state: &str| ids(&bench.get(&format!("/orders?state={state}")).await.body);
     assert_eq!(listed("cancelled").await, [placed[3].to_string(), placed[1].to_string()]);
@@ -69,7 +69,7 @@ async fn many_orders_can_be_asked_about_at_once() {
     let bench = Bench::new().await;
     let placed = five_orders(&bench).await;
     let overdue = delivered(OrderDeadlineReached { order_id: placed[0] }, "order-service");
-    bench.handle(&CancelOverdue, &overdue).await.unwrap();
+    bench.handle(&Advance, &overdue).await.unwrap();
 
     let unknown = OrderId::new();
     let page = bench.get(&format!("/orders?ids={},{unknown},{}", placed[0], placed[3])).await.body;
