@@ -29,6 +29,9 @@ pub trait Events: Sized + Send + Sync + 'static {
     /// # Errors
     /// When the value is none.
     fn decode(event_type: &str, value: &[u8]) -> Result<Self, serde_json::Error>;
+
+    /// The key of its record.
+    fn key(&self) -> String;
 }
 
 impl<E: Event> Events for E {
@@ -38,6 +41,10 @@ impl<E: Event> Events for E {
 
     fn decode(_event_type: &str, value: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(value)
+    }
+
+    fn key(&self) -> String {
+        Event::key(self)
     }
 }
 
@@ -90,6 +97,12 @@ macro_rules! events {
                     }
                 )+
                 ::std::result::Result::Err($crate::macros::not_one_of(event_type, stringify!($name)))
+            }
+
+            fn key(&self) -> ::std::string::String {
+                match self {
+                    $(Self::$event(event) => $crate::macros::Event::key(event)),+
+                }
             }
         }
     };

@@ -34,8 +34,6 @@ pub use show::{DemoArgs, run};
 /// How the events come: A once more behind another one, C once more at once, B a single time.
 pub const DELIVERED: [&str; 5] = ["A", "B", "A", "C", "C"];
 
-/// One partition and one key: the deliveries are handled in their order.
-const KEY: &[u8] = b"ada";
 /// How long all deliveries may take; a slow machine needs seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -131,7 +129,7 @@ impl Scene {
             let record = OutgoingRecord {
                 topic: OrderCreated::TOPIC.name.to_owned(),
                 partition: Some(0),
-                key: Some(KEY.to_vec()),
+                key: Some(event.key().into_bytes()),
                 value: Some(serde_json::to_vec(event)?),
                 headers: headers.into_iter().map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))).collect(),
             };
@@ -154,7 +152,8 @@ impl Scene {
 
         let charging = Charging { gateway, way, calls: Arc::default() };
         let calls = charging.calls.clone();
-        let consumer = ConsumerBuilder::new(way.group());
+        // Of one partition, one after the other: in the order of their deliveries.
+        let consumer = ConsumerBuilder::new(way.group()).concurrency(1);
         let consumer = match way {
             Way::Unprotected | Way::KeyKept => consumer.plain(WithoutInbox(charging)),
             Way::Inbox => {

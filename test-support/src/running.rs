@@ -45,6 +45,12 @@ impl RunningService {
         format!("http://{}{path}", self.address)
     }
 
+    /// What it answers there, as text.
+    pub async fn text(&self, path: &str) -> String {
+        let answer = reqwest::get(self.url(path)).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        answer.text().await.unwrap_or_else(|error| panic!("{path} breaks off: {error}"))
+    }
+
     /// What it answers there, which must be JSON.
     pub async fn get(&self, path: &str) -> Value {
         let answer = reqwest::get(self.url(path)).await.unwrap_or_else(|error| panic!("{path}: {error}"));

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use shared_events::Envelope;
 use tracing::{Instrument as _, Span};
 
-use super::router::UndecodableError;
+use super::router::{UndecodableError, WrongKeyError};
 use crate::{
     BatchHandler, Database, Delivery, EffectHandler, Events, HandlerError, Outbox, PlainHandler, Prepared, RawHandler,
     Record, RetryPolicy, TransactionalHandler, Tx,
@@ -265,11 +265,12 @@ impl<H: RawHandler> Handler for Raw<H> {
 }
 
 impl Attempt<'_> {
-    fn decode<E: Events>(&self) -> Result<Delivery<E>, UndecodableError> {
+    fn decode<E: Events>(&self) -> Result<Delivery<E>, HandlerError> {
         let envelope = self.envelope.ok_or_else(|| UndecodableError::new("it has no envelope"))?;
         let value = self.record.value.as_deref().unwrap_or_default();
         let event = E::decode(&envelope.event_type, value)
             .map_err(|error| UndecodableError::new(&format!("its value is no {}: {error}", envelope.event_type)))?;
+        WrongKeyError::check(self.record, &envelope.event_type, &event.key())?;
         Ok(Delivery {
             event,
             envelope: envelope.clone(),

@@ -12,6 +12,8 @@ use crate::{EventType, HandlerError, Record, RetryPolicy, error::excerpt};
 
 /// How much is said of why a record cannot be decoded: a parser may repeat the whole value. Characters.
 const LONGEST_REASON: usize = 1000;
+/// How much of a key is said. Characters.
+const LONGEST_KEY: usize = 100;
 
 /// A record with everything its attempts need.
 pub(super) struct Job {
@@ -151,6 +153,31 @@ impl UndecodableError {
 
 impl From<UndecodableError> for HandlerError {
     fn from(error: UndecodableError) -> Self {
+        Self::reject(error)
+    }
+}
+
+/// The failure of a record whose key is not its event's. It stands in the order of another key, so that its event could be
+/// handled beside others of its own, or before them.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct WrongKeyError(String);
+
+impl WrongKeyError {
+    /// Compares the key of `record` with that of the event it holds.
+    pub(super) fn check(record: &Record, event_type: &str, expected: &str) -> Result<(), WrongKeyError> {
+        let known = match record.key.as_deref() {
+            Some(key) if key == expected.as_bytes() => return Ok(()),
+            Some(key) => format!("the record's key is \"{}\"", excerpt(&String::from_utf8_lossy(key), LONGEST_KEY)),
+            None => "the record has no key".to_owned(),
+        };
+        let expected = excerpt(expected, LONGEST_KEY);
+        Err(WrongKeyError(format!("{known}, but the key of its {event_type} is \"{expected}\"")))
+    }
+}
+
+impl From<WrongKeyError> for HandlerError {
+    fn from(error: WrongKeyError) -> Self {
         Self::reject(error)
     }
 }

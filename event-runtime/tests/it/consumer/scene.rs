@@ -386,7 +386,16 @@ impl Scene {
     }
 
     pub async fn publish_record(&self, key: &str, value: Option<Vec<u8>>, headers: Vec<(String, Option<Vec<u8>>)>) {
-        let (topic, key) = (TOPIC.name.to_owned(), Some(key.as_bytes().to_vec()));
+        self.publish_keyed(Some(key), value, headers).await;
+    }
+
+    pub async fn publish_keyed(
+        &self,
+        key: Option<&str>,
+        value: Option<Vec<u8>>,
+        headers: Vec<(String, Option<Vec<u8>>)>,
+    ) {
+        let (topic, key) = (TOPIC.name.to_owned(), key.map(|key| key.as_bytes().to_vec()));
         self.producer.send(OutgoingRecord { topic, partition: None, key, value, headers }).await.unwrap();
     }
 
