@@ -73,6 +73,10 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "EVENT_TYPE")]
     r#type: Option<String>,
 
+    /// Another key than the original one, for records whose key is not their event's; it decides on the partition
+    #[arg(long, value_name = "KEY")]
+    with_key: Option<String>,
+
     /// Open the value in $VISUAL or $EDITOR first; for one letter
     #[arg(long, conflicts_with = "value_file")]
     edit: bool,
@@ -325,6 +329,9 @@ fn replay(step: &Step, args: &ReplayArgs) -> OutgoingRecord {
     if let Some(event_type) = &args.r#type {
         record.headers.retain(|(name, _)| name != header::TYPE);
         record.headers.push((header::TYPE.to_owned(), Some(event_type.clone().into_bytes())));
+    }
+    if let Some(key) = &args.with_key {
+        (record.key, record.partition) = (Some(key.clone().into_bytes()), None);
     }
     record
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use shared_events::topics::{dead_letter_topic, quarantine_topic};
 use test_support::records::{publish_raw, read_until, type_of};
 
-use self::scene::{FAILING, Group, Kafka, OTHER, PATIENCE, TOPIC};
+use self::scene::{FAILING, Group, Kafka, Noted, OTHER, PATIENCE, TOPIC};
 use crate::{Ran, command, eventctl};
 
 async fn dlt(kafka: &Kafka, arguments: &[&str]) -> Ran {
@@ -184,6 +184,27 @@ async fn a_record_can_be_replayed_to_another_topic_and_as_another_type() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_record_under_a_wrong_key_fails_in_every_replay_until_it_has_the_key_of_its_event() {
+    let kafka = Kafka::start().await;
+    let dead = dead_letter_topic(TOPIC.name, FAILING);
+    let failing = Group::start(&kafka, FAILING, false).await;
+    let note = |number| Noted { key: "mine".to_owned(), number };
+    let (id, wrong) = kafka.publish_under("yours", &note(7)).await;
+    kafka.wait_for_records(&dead, 1).await;
+    let shown = json(&kafka, &["show", &id.to_string()]).await;
+    let error = r#"the record's key is "yours", but the key of its note.written is "mine""#;
+    assert_eq!((&shown[0]["error"], &shown[0]["errorClass"]), (&error.into(), &"rejected".into()), "{shown}");
+    json(&kafka, &["replay", "--all", "--execute"]).await;
+    kafka.wait_for_records(&dead, 2).await;
+    json(&kafka, &["replay", "--all", "--with-key", "mine", "--execute"]).await;
+    let (_, right) = kafka.publish_under("mine", &note(8)).await;
+    failing.wait_until_done(&kafka).await;
+    assert_eq!(failing.numbers(), [("mine".to_owned(), vec![7, 8])].into());
+    assert_eq!((right.offset, kafka.records(&dead).await), (1, 2), "it stands where its key belongs");
+    assert_ne!(right.partition, wrong.partition);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_is_said() {
     let kafka = Kafka::start().await;
     let table: [(&[&str], i32, &str); 5] = [
@@ -235,11 +256,11 @@ async fn what_is_mended_leaves_quarantine_and_is_handled() {
     };
     let unchanged = by_hand("true");
     assert!(unchanged.0 == Some(1) && unchanged.1.contains("nothing was changed"), "{unchanged:?}");
-    assert_eq!(by_hand("sed -i s/1/101/").0, Some(0));
+    assert_eq!(by_hand("sed -i /number/s/1/101/").0, Some(0));
     failing.wait_until_done(&kafka).await;
     let mut numbers: Vec<_> = failing.numbers().into_iter().collect();
     numbers.sort();
-    assert_eq!(numbers, [("key-0".to_owned(), vec![100]), ("key-101".to_owned(), vec![101])]);
+    assert_eq!(numbers, [("key-0".to_owned(), vec![100]), ("key-1".to_owned(), vec![101])]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use event_runtime::{
-    Clock, Consumer, ConsumerBuilder, ConsumerContext, Delivery, HandlerError, Outbox, RetryPolicy,
+    Clock, Consumer, ConsumerBuilder, ConsumerContext, Delivery, HandlerError, Origin, Outbox, RetryPolicy,
     TransactionalHandler, Tx,
     config::KafkaConfig,
     consumer::ConsumerMetrics,
@@ -86,24 +86,17 @@ impl Kafka {
     /// Publishes so many notes of ten keys, numbered.
     pub async fn publish(&self, count: usize) -> Vec<EventId> {
         let producer = Producer::new(&self.config()).unwrap();
-        let mut ids = Vec::new();
-        let mut records = Vec::new();
-        for number in 0..count {
-            let note = Noted { key: format!("key-{}", number % 10), number };
-            let envelope = Envelope::new(&note, "test", Clock::system().now());
-            let headers = envelope.to_headers().into_iter();
-            records.push(OutgoingRecord {
-                topic: TOPIC.name.to_owned(),
-                partition: None,
-                key: Some(note.key.clone().into_bytes()),
-                value: Some(serde_json::to_vec(&note).unwrap()),
-                headers: headers.map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))).collect(),
-            });
-            ids.push(envelope.id);
-        }
+        let note = |number| Noted { key: format!("key-{}", number % 10), number };
+        let (ids, records): (Vec<_>, Vec<_>) = (0..count).map(note).map(|note| record(&note.key, &note)).unzip();
         let sent = join_all(records.into_iter().map(|record| producer.send(record))).await;
         assert!(sent.iter().all(Result::is_ok), "{:?}", sent.into_iter().find(Result::is_err));
         ids
+    }
+
+    /// Publishes `note` under this key, and says where.
+    pub async fn publish_under(&self, key: &str, note: &Noted) -> (EventId, Origin) {
+        let (id, record) = record(key, note);
+        (id, Producer::new(&self.config()).unwrap().send(record).await.unwrap())
     }
 
     /// How many records a topic holds.
@@ -140,6 +133,19 @@ impl Kafka {
         let offsets = tokio::task::spawn_blocking(ask).await.unwrap();
         offsets.into_values().flatten().sum::<i64>() as usize
     }
+}
+
+fn record(key: &str, note: &Noted) -> (EventId, OutgoingRecord) {
+    let envelope = Envelope::new(note, "test", Clock::system().now());
+    let headers = envelope.to_headers().into_iter();
+    let record = OutgoingRecord {
+        topic: TOPIC.name.to_owned(),
+        partition: None,
+        key: Some(key.as_bytes().to_vec()),
+        value: Some(serde_json::to_vec(note).unwrap()),
+        headers: headers.map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))).collect(),
+    };
+    (envelope.id, record)
 }
 
 /// A running consumer.
