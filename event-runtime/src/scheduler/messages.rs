@@ -83,7 +83,7 @@ pub struct Lag {
     pub oldest: Option<Timestamp>,
 }
 
-/// A partition that gives nothing although it has not ended, with nothing of it in hand and not paused.
+/// A partition that gives nothing although it has not ended and is not paused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stall {
     /// The partition.

@@ -24,9 +24,9 @@ pub(super) struct Assignment<T> {
     pub(super) unfinished: BTreeMap<i64, Option<Timestamp>>,
     /// Where the partition ends, as far as that is known.
     pub(super) extent: Option<Extent>,
-    /// There is no record from the watermark up to here, whatever the offsets say.
+    /// There is no record from the next to come up to here, whatever the offsets say.
     pub(super) empty_up_to: i64,
-    /// Since when nothing has come although something should: the watermark then, and the time.
+    /// Since when nothing has come although something should: what was to come next then, and the time.
     behind: Option<(i64, Duration)>,
     pub(super) lanes: HashMap<Lane, LaneState<T>>,
     /// Lanes whose head may start, in the order of their turns.
@@ -178,11 +178,12 @@ impl<T: Clone> Assignment<T> {
         self.next_offset.or(self.extent.map(|extent| extent.start))
     }
 
-    /// The position, if nothing has come there for `patience` although something should.
+    /// The offset that is to come next, if nothing has come there for `patience` although something should. What is in
+    /// hand meanwhile is no excuse: one record may wait for its retry for longer than that, and blind is blind.
     pub(super) fn stalled_at(&mut self, now: Duration, patience: Duration) -> Option<i64> {
-        let waits = self.unfinished.is_empty() && !self.paused && !self.stopped;
-        let position = self.position().filter(|position| {
-            waits && self.extent.is_some_and(|extent| extent.end > (*position).max(self.empty_up_to))
+        let reads = !self.paused && !self.stopped;
+        let position = self.next_to_come().filter(|position| {
+            reads && self.extent.is_some_and(|extent| extent.end > (*position).max(self.empty_up_to))
         });
         self.behind = position.map(|position| {
             let since = self.behind.filter(|(before, _)| *before == position).map_or(now, |(_, since)| since);

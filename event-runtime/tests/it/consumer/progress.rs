@@ -72,15 +72,21 @@ async fn lag_and_age_are_those_of_the_owned_partitions_also_after_a_rebalance() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_reads_nothing_is_replaced() {
+async fn a_client_that_reads_nothing_is_replaced_whatever_is_in_hand() {
     let mut scene = Scene::embedded().await;
     // The embedded broker answers a fetch that found nothing when this is over, and not when a record comes: for so long
     // the client is blind. The last one counts.
     scene.kafka.settings.push("fetch.wait.max.ms=55000".to_owned());
     let consumer = scene.start(scene.plain().stall_timeout(Duration::from_secs(3)));
+    // What is in hand all the while must not hide it.
+    scene.script.away.store(true, Ordering::SeqCst);
     scene.publish("a", "before").await;
-    scene.script.wait_for(1).await;
-    lag_of(&scene, 1, 0.0).await;
+    eventually(PATIENCE, "a record that waits", async || match scene.metric("consumer_blocked_keys") {
+        1.0 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    lag_of(&scene, 1, 1.0).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     scene.publish("a", "after").await;
     eventually(PATIENCE, "complaint", async || match consumer.ready() {
@@ -88,8 +94,10 @@ async fn a_client_that_reads_nothing_is_replaced() {
         other => Err(other),
     })
     .await;
+    assert_eq!(scene.script.handled(), [""; 0], "it is in hand");
+    scene.script.away.store(false, Ordering::SeqCst);
     scene.script.wait_for(2).await;
-    assert_eq!(scene.script.of_key("a"), ["before", "after"], "nothing came twice");
+    assert_eq!(scene.script.of_key("a"), ["before", "after"], "nothing was handled twice");
     eventually(PATIENCE, "readiness", async || consumer.ready()).await;
     // On a busy machine the second client may be blind as well before it reads.
     assert!(scene.metric("consumer_client_replacements_total") >= 1.0);
