@@ -109,13 +109,7 @@ impl Producer {
     /// # Errors
     /// When a setting cannot be used.
     pub fn new(kafka: &KafkaConfig) -> Result<Producer, ProduceError> {
-        let mut config = kafka.client()?;
-        for (name, value) in DEFAULTS {
-            if config.get(name).is_none() {
-                config.set(name, value);
-            }
-        }
-        report_statistics(&mut config);
+        let config = client_config(kafka)?;
         let client = Arc::new(RwLock::new(Client::connect(&config)?));
         Ok(Producer { config, client })
     }
@@ -196,6 +190,17 @@ impl Producer {
     }
 }
 
+fn client_config(kafka: &KafkaConfig) -> Result<ClientConfig, ConfigError> {
+    let mut config = kafka.client()?;
+    for (name, value) in DEFAULTS {
+        if config.get(name).is_none() {
+            config.set(name, value);
+        }
+    }
+    report_statistics(&mut config);
+    Ok(config)
+}
+
 impl Client {
     fn connect(config: &ClientConfig) -> Result<Arc<Client>, ProduceError> {
         let (kafka, stranded) = QuietContext::connect(config).map_err(ProduceError::Client)?;
@@ -238,5 +243,33 @@ fn classify(topic: String, source: KafkaError) -> ProduceError {
             ProduceError::UnknownTopic { topic, source }
         }
         _ => ProduceError::NotAcknowledged { topic, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What librdkafka makes of these settings and ours.
+    fn effective(settings: &[(&str, &str)], name: &str) -> String {
+        let kafka =
+            settings.iter().fold(KafkaConfig::new("127.0.0.1:9"), |kafka, (name, value)| kafka.set(name, value));
+        client_config(&kafka).unwrap().create_native_config().unwrap().get(name).unwrap()
+    }
+
+    #[test]
+    fn a_producer_is_idempotent_and_waits_for_all_replicas() {
+        assert_eq!(effective(&[], "enable.idempotence"), "true");
+        // All, in librdkafka's number for it.
+        assert_eq!(effective(&[], "acks"), "-1");
+        assert_eq!(effective(&[], "allow.auto.create.topics"), "false");
+    }
+
+    #[test]
+    fn a_setting_of_the_command_line_is_honoured_and_one_that_breaks_idempotence_refused() {
+        assert_eq!(effective(&[("linger.ms", "5"), ("message.timeout.ms", "1000")], "linger.ms"), "5");
+        let weaker = KafkaConfig::new("127.0.0.1:9").set("acks", "1");
+        let refused = Producer::new(&weaker).err().map(|error| crate::error::Chain(&error).to_string());
+        assert!(refused.as_ref().is_some_and(|error| error.contains("idempotence")), "{refused:?}");
     }
 }

@@ -230,3 +230,56 @@ fn check_drain_deadline(config: &ClientConfig, group: &'static str, deadline: Du
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { concurrency: 1, records: 100, bytes: 1 << 20 };
+
+    fn config(settings: &[(&str, &str)]) -> ClientConfig {
+        let kafka =
+            settings.iter().fold(KafkaConfig::new("127.0.0.1:9"), |kafka, (name, value)| kafka.set(name, value));
+        client_config(&kafka, "notes-service", &LIMITS).unwrap()
+    }
+
+    /// What librdkafka makes of it.
+    fn effective(config: &ClientConfig, name: &str) -> String {
+        config.create_native_config().unwrap().get(name).unwrap()
+    }
+
+    #[test]
+    fn a_group_begins_at_the_first_record_and_reads_what_is_committed() {
+        let config = config(&[]);
+        assert_eq!(config.get("auto.offset.reset"), Some("earliest"));
+        assert_eq!(config.get("isolation.level"), Some("read_committed"));
+        assert_eq!(config.get("partition.assignment.strategy"), Some("cooperative-sticky"));
+        assert_eq!(config.get("group.id"), Some("notes-service"));
+    }
+
+    #[test]
+    fn no_setting_has_librdkafka_commit_or_store_offsets_by_itself() {
+        let bold = [("enable.auto.commit", "true"), ("enable.auto.offset.store", "true"), ("fetch.wait.max.ms", "7")];
+        for config in [config(&[]), config(&bold)] {
+            for name in ["enable.auto.commit", "enable.auto.offset.store"] {
+                assert_eq!((config.get(name), effective(&config, name).as_str()), (Some("false"), "false"), "{name}");
+            }
+        }
+        assert_eq!(effective(&config(&bold), "fetch.wait.max.ms"), "7", "others are honoured");
+    }
+
+    #[test]
+    fn what_else_the_command_line_says_is_honoured() {
+        let chosen = [("auto.offset.reset", "latest"), ("isolation.level", "read_uncommitted"), ("group.id", "mine")];
+        let config = config(&chosen);
+        for (name, value) in chosen {
+            assert_eq!(config.get(name), Some(value));
+        }
+    }
+
+    #[test]
+    fn in_the_new_group_protocol_nothing_is_set_that_the_broker_decides() {
+        let config = config(&[("group.protocol", "consumer")]);
+        assert_eq!((config.get("session.timeout.ms"), config.get("partition.assignment.strategy")), (None, None));
+    }
+}
