@@ -37,6 +37,7 @@ mod poll;
 mod progress;
 mod rebalance;
 mod router;
+mod unread;
 mod verdicts;
 mod watchdog;
 

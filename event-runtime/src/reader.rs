@@ -63,6 +63,31 @@ pub fn collect(
     Ok(collected)
 }
 
+/// When the first record from each of these offsets on was written; none where there is no record. What is not known within
+/// `within` is left out.
+///
+/// # Errors
+/// When no broker answers, or a partition does not exist.
+pub fn first_written(
+    kafka: &KafkaConfig,
+    offsets: &BTreeMap<(String, i32), i64>,
+    within: Duration,
+) -> Result<BTreeMap<(String, i32), Option<Timestamp>>, ReadError> {
+    let until = Instant::now() + within;
+    let mut reader = Reader::open_at(kafka, offsets)?;
+    let mut written = BTreeMap::new();
+    while written.len() < offsets.len() {
+        let Some(record) = reader.next_kept(until)? else { break };
+        written.entry((record.origin.topic, record.origin.partition)).or_insert(record.timestamp);
+    }
+    if reader.caught_up() {
+        for partition in offsets.keys() {
+            written.entry(partition.clone()).or_insert(None);
+        }
+    }
+    Ok(written)
+}
+
 /// How often a reader that waits looks whether there is anything left to wait for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long nothing may come before partitions whose end the client has reported count as read.

@@ -12,7 +12,7 @@ use event_runtime::{
     Clock,
     cli::{Format, KafkaArgs, Output, Paint, exit, with_causes},
     config::KafkaConfig,
-    reader::{Brokers, ReadError, Reader},
+    reader::{self, Brokers, ReadError},
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -111,18 +111,13 @@ fn date(kafka: &KafkaConfig, rows: Vec<&mut Lag>) -> Result<(), ReadError> {
     if rows.is_empty() {
         return Ok(());
     }
-    let mut wanted: BTreeMap<(String, i32), &mut Lag> =
-        rows.into_iter().map(|row| ((row.topic.clone(), row.partition), row)).collect();
-    let offsets = wanted.iter().map(|(partition, row)| (partition.clone(), row.log_end_offset - row.lag)).collect();
-    let mut reader = Reader::open_at(kafka, &offsets)?;
-    let until = Instant::now() + FIRST_RECORDS_WITHIN;
-    while !wanted.is_empty() {
-        let Some(record) = reader.next_kept(until)? else { break };
-        if let Some(row) = wanted.remove(&(record.origin.topic, record.origin.partition)) {
-            let age = |time| Clock::system().now().duration_since(time).as_secs_f64().max(0.0);
-            row.oldest = record.timestamp;
-            row.oldest_seconds = record.timestamp.map(age);
-        }
+    let partition = |row: &Lag| (row.topic.clone(), row.partition);
+    let offsets = rows.iter().map(|row| (partition(row), row.log_end_offset - row.lag)).collect();
+    let written = reader::first_written(kafka, &offsets, FIRST_RECORDS_WITHIN)?;
+    let now = Clock::system().now();
+    for row in rows {
+        row.oldest = written.get(&partition(row)).copied().flatten();
+        row.oldest_seconds = row.oldest.map(|time| now.duration_since(time).as_secs_f64().max(0.0));
     }
     Ok(())
 }

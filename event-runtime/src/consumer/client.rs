@@ -117,6 +117,7 @@ pub(super) fn start(
     let (pulse, ends) = (Arc::new(Pulse::new()), Arc::new(Ends::default()));
 
     let clients = ClientFactory {
+        kafka: context.kafka.clone(),
         config,
         topics,
         context: Box::new({

@@ -24,9 +24,13 @@ use super::{
     complaints::{Complaints, complain},
     owned::Owned,
     rebalance::Rebalances,
+    unread::Unread,
 };
 use crate::{
+    config::KafkaConfig,
     context::{QuietContext, Renewable},
+    error::Chain,
+    reader,
     scheduler::{Extent, Generation, Partition},
 };
 
@@ -40,12 +44,20 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// What was last answered. Answers for a generation that has passed are to be ignored.
 #[derive(Default)]
-pub(super) struct Ends(Mutex<HashMap<Partition, (Generation, Extent)>>);
+pub(super) struct Ends {
+    extents: Mutex<HashMap<Partition, (Generation, Extent)>>,
+    unread: Mutex<Unread>,
+}
 
 impl Ends {
     pub(super) fn known(&self) -> MutexGuard<'_, HashMap<Partition, (Generation, Extent)>> {
         // It is replaced as a whole: a thread that panicked has left nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.extents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The records that wait and are not in hand.
+    pub(super) fn unread(&self) -> MutexGuard<'_, Unread> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -57,20 +69,21 @@ pub(super) struct Lookout {
 impl Lookout {
     /// `config` is that of the consumer: the same group, and the same idea of where a partition ends.
     pub(super) fn start(
+        kafka: &KafkaConfig,
         config: &ClientConfig,
         topics: &[String],
         member: &Rebalances,
         ends: Arc<Ends>,
     ) -> io::Result<Lookout> {
         let (owned, complaints) = (member.owned.clone(), member.complaints.clone());
-        let (group, topics) = (member.group, topics.to_vec());
+        let (group, topics, kafka) = (member.group, topics.to_vec(), kafka.clone());
         let from_latest = matches!(config.get("auto.offset.reset"), Some("latest" | "largest" | "end"));
         // It subscribes to nothing, so it is no member of the group.
         let client = Renewable::connect(config.clone()).map_err(io::Error::other)?;
         let (running, stopped) = sync_channel(0);
         let thread = thread::Builder::new().name(format!("{group}-ends"));
         let starts = HashMap::new();
-        let asking = Asking { group, topics, client, owned, complaints, ends, from_latest, starts };
+        let asking = Asking { group, topics, kafka, client, owned, complaints, ends, from_latest, starts };
         thread.spawn(move || asking.run(&stopped))?;
         Ok(Lookout { _running: running })
     }
@@ -80,6 +93,7 @@ struct Asking {
     group: &'static str,
     /// What the consumer subscribes to.
     topics: Vec<String>,
+    kafka: KafkaConfig,
     client: Renewable<BaseConsumer<QuietContext>>,
     owned: Arc<Mutex<Owned>>,
     complaints: Arc<Mutex<Complaints>>,
@@ -100,7 +114,10 @@ impl Asking {
                 self.check_topics();
             }
             match self.ask() {
-                Ok(known) => *self.ends.known() = known,
+                Ok(known) => {
+                    *self.ends.known() = known;
+                    self.date_unread();
+                }
                 // The poll thread says it when Kafka is away.
                 Err(error) => tracing::debug!(group = self.group, %error, "the ends are not known"),
             }
@@ -155,6 +172,23 @@ impl Asking {
             Some((partition, (generation, extent)))
         });
         Ok(known.collect())
+    }
+
+    /// Reads what waits and is not in hand, with another client: on a connection that fetches, the next question would wait.
+    fn date_unread(&self) {
+        let wanted = self.ends.unread().wanted();
+        if wanted.is_empty() {
+            return;
+        }
+        let offsets = wanted.iter().map(|(partition, (offset, _))| (partition.clone(), *offset)).collect();
+        match reader::first_written(&self.kafka, &offsets, ANSWER_WITHIN) {
+            Ok(written) => self.ends.unread().answer(&wanted, &written),
+            Err(error) => tracing::debug!(
+                group = self.group,
+                error = %Chain(&error),
+                "it is not known for how long the first record has waited"
+            ),
+        }
     }
 
     /// Once an assignment: from then on the scheduler knows how far it is.

@@ -31,6 +31,7 @@ pub struct ConsumerMetrics {
     pub(super) stopped_by_flood: Family<GroupLabels, Gauge>,
     pub(super) client_replacements: Family<GroupLabels, Counter>,
     pub(super) lag_records: Family<PartitionLabels, Gauge>,
+    pub(super) lag_seconds: Family<PartitionLabels, Gauge<f64, AtomicU64>>,
     pub(super) oldest_unhandled_seconds: Family<PartitionLabels, Gauge<f64, AtomicU64>>,
     pub(super) rebalances: Family<GroupLabels, Counter>,
     pub(super) commit_failures: Family<GroupLabels, Counter>,
@@ -95,6 +96,7 @@ impl Default for ConsumerMetrics {
             stopped_by_flood: Family::default(),
             client_replacements: Family::default(),
             lag_records: Family::default(),
+            lag_seconds: Family::default(),
             oldest_unhandled_seconds: Family::default(),
             rebalances: Family::default(),
             commit_failures: Family::default(),
@@ -140,6 +142,8 @@ impl ConsumerMetrics {
             "Records of an owned partition that are not handled",
             self.lag_records.clone(),
         );
+        let lag = "Time since the first record that is not handled was written";
+        registry.register_with_unit("lag", lag, Unit::Seconds, self.lag_seconds.clone());
         let oldest = "Age of the first record in hand that is not handled";
         registry.register_with_unit("oldest_unhandled", oldest, Unit::Seconds, self.oldest_unhandled_seconds.clone());
         registry.register("rebalances", "Assignments and revocations", self.rebalances.clone());

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     Record,
+    config::KafkaConfig,
     error::Chain,
     reader::to_record,
     scheduler::{Generation, Limits, Partition},
@@ -55,6 +56,7 @@ pub(super) type Client = BaseConsumer<Rebalances>;
 
 /// Makes clients: the first one, and others after fatal errors.
 pub(super) struct ClientFactory {
+    pub(super) kafka: KafkaConfig,
     pub(super) config: ClientConfig,
     pub(super) topics: Vec<String>,
     pub(super) context: Box<dyn Fn() -> Rebalances + Send>,
@@ -167,7 +169,8 @@ impl Poller {
 
 impl Poller {
     fn look_out(&self, client: &Arc<Client>) -> Option<Lookout> {
-        Lookout::start(&self.clients.config, &self.clients.topics, client.context(), self.ends.clone())
+        let ClientFactory { kafka, config, topics, .. } = &self.clients;
+        Lookout::start(kafka, config, topics, client.context(), self.ends.clone())
             .inspect_err(|error| tracing::warn!(%error, "nothing watches the lag: its metric is missing"))
             .ok()
     }

@@ -25,13 +25,23 @@ impl Progress {
         for (partition, (generation, extent)) in &*self.ends.known() {
             scheduler.note_extent(partition, *generation, *extent);
         }
+        let age =
+            |since: Option<Timestamp>| since.map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0));
+        let mut unread = self.ends.unread();
         for (partition, lag) in scheduler.lags() {
             let labels = self.labels(partition);
-            let age = lag.oldest.map_or(0.0, |written| now.duration_since(written).as_secs_f64().max(0.0));
-            self.metrics.oldest_unhandled_seconds.get_or_create(&labels).set(age);
+            self.metrics.oldest_unhandled_seconds.get_or_create(&labels).set(age(lag.oldest));
             // What is not known yet is not shown as 0.
             if let Some(records) = lag.records {
+                let since = match lag.unread {
+                    Some(offset) => unread.since(partition, offset, offset + records, now),
+                    None => lag.oldest,
+                };
                 self.metrics.lag_records.get_or_create(&labels).set(records);
+                self.metrics.lag_seconds.get_or_create(&labels).set(age(since));
+            }
+            if lag.unread.is_none() {
+                unread.forget(partition);
             }
             self.shown.insert(partition.clone());
         }
@@ -41,7 +51,9 @@ impl Progress {
     pub(super) fn forget(&mut self, partition: &Partition) {
         if self.shown.remove(partition) {
             let labels = self.labels(partition);
+            self.ends.unread().forget(partition);
             self.metrics.lag_records.remove(&labels);
+            self.metrics.lag_seconds.remove(&labels);
             self.metrics.oldest_unhandled_seconds.remove(&labels);
         }
     }

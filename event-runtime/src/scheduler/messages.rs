@@ -81,6 +81,8 @@ pub struct Lag {
     pub records: Option<i64>,
     /// When the first record in hand that is not handled was written.
     pub oldest: Option<Timestamp>,
+    /// Where the first record stands that is not handled, if nothing of the partition is in hand.
+    pub unread: Option<i64>,
 }
 
 /// A partition that gives nothing although it has not ended and is not paused.

@@ -178,6 +178,12 @@ impl<T: Clone> Assignment<T> {
         self.next_offset.or(self.extent.map(|extent| extent.start))
     }
 
+    /// The position, if the record there has not come: then nothing of the partition is in hand.
+    fn unread(&self) -> Option<i64> {
+        let end = self.extent?.end;
+        self.position().filter(|position| self.unfinished.is_empty() && end > (*position).max(self.empty_up_to))
+    }
+
     /// The offset that is to come next, if nothing has come there for `patience` although something should. What is in
     /// hand meanwhile is no excuse: one record may wait for its retry for longer than that, and blind is blind.
     pub(super) fn stalled_at(&mut self, now: Duration, patience: Duration) -> Option<i64> {
@@ -195,7 +201,7 @@ impl<T: Clone> Assignment<T> {
     pub(super) fn lag(&self) -> Lag {
         let records = self.extent.zip(self.position()).map(|(extent, position)| (extent.end - position).max(0));
         let oldest = self.unfinished.first_key_value().and_then(|(_, written)| *written);
-        Lag { records, oldest }
+        Lag { records, oldest, unread: self.unread() }
     }
 
     /// The lowest gap, if the partition has one: the place in `ready` of the lane whose head is below a record that was

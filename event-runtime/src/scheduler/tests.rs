@@ -87,22 +87,26 @@ fn skipped_records_move_the_watermark() {
 fn the_lag_is_what_is_not_handled_up_to_the_end_and_its_age_that_of_the_first_record() {
     let mut bench = Bench::new(8);
     let lag = |bench: &Bench| bench.scheduler.lags().next().unwrap().1;
-    assert_eq!(lag(&bench), Lag { records: None, oldest: None }, "what is not known is not 0");
+    assert_eq!(lag(&bench), Lag { records: None, oldest: None, unread: None }, "what is not known is not 0");
     bench.scheduler.note_extent(&partition(0), 2, Extent { start: 0, end: 90 });
     assert_eq!(lag(&bench).records, None, "an answer for another generation");
     bench.scheduler.note_extent(&partition(0), 1, Extent { start: 5, end: 9 });
-    assert_eq!(lag(&bench).records, Some(4), "nothing has come in yet");
+    assert_eq!(lag(&bench), Lag { records: Some(4), oldest: None, unread: Some(5) }, "nothing has come in yet");
     let written = |second| jiff::Timestamp::from_second(second).ok();
     for (offset, key) in [(5, "a"), (6, "b")] {
         bench.scheduler.offer(&partition(0), 1, Offer { written: written(offset), ..self::offer(offset, key) });
     }
     bench.start_all();
     bench.handled(6);
-    assert_eq!(lag(&bench), Lag { records: Some(4), oldest: written(5) }, "6 is handled above a gap");
+    assert_eq!(lag(&bench), Lag { records: Some(4), oldest: written(5), unread: None }, "6 is handled above a gap");
     bench.handled(5);
-    assert_eq!(lag(&bench), Lag { records: Some(2), oldest: None });
+    assert_eq!(lag(&bench), Lag { records: Some(2), oldest: None, unread: Some(7) });
     bench.scheduler.note_extent(&partition(0), 1, Extent { start: 5, end: 6 });
-    assert_eq!(lag(&bench).records, Some(0), "an end that is older than what was handled");
+    assert_eq!(
+        lag(&bench),
+        Lag { records: Some(0), oldest: None, unread: None },
+        "an end that is older than what was handled"
+    );
 }
 
 #[test]

@@ -14,15 +14,17 @@ use event_runtime::{
     consumer::NotReady,
     topics::{self, TopicSpec},
 };
+use jiff::{SignedDuration, Timestamp};
 use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _},
     types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 use test_support::eventually;
 
-use super::scene::{GROUP, PATIENCE, Scene};
+use super::scene::{GROUP, PATIENCE, Scene, TOPIC};
 
 const LAG: &str = "consumer_lag_records";
+const LAG_SECONDS: &str = "consumer_lag_seconds";
 const AGE: &str = "consumer_oldest_unhandled_seconds";
 
 async fn lag(scene: &Scene, wanted: f64) {
@@ -51,18 +53,21 @@ async fn lag_and_age_are_those_of_the_owned_partitions_also_after_a_rebalance() 
         other => Err(other),
     })
     .await;
+    assert!(scene.metric(LAG_SECONDS) > 1.0, "the first record in hand");
     lag(&scene, 0.0).await;
-    assert_eq!(scene.metric(AGE), 0.0, "nothing is in hand");
+    assert_eq!((scene.metric(AGE), scene.metric(LAG_SECONDS)), (0.0, 0.0), "nothing is in hand and nothing waits");
 
     let second = scene.start_apart(scene.plain());
     eventually(PATIENCE, "one partition each", async || {
-        let (lags, ages) = (scene.series(LAG), scene.series(AGE));
-        if second.ready().is_ok() && lags.len() == 1 && ages.len() == 1 { Ok(()) } else { Err((lags, ages)) }
+        let shown = [LAG, LAG_SECONDS, AGE].map(|name| scene.series(name).len());
+        if second.ready().is_ok() && shown == [1; 3] { Ok(()) } else { Err(shown) }
     })
     .await;
     second.shutdown(Duration::from_secs(5)).await.unwrap();
     first.shutdown(Duration::from_secs(5)).await.unwrap();
-    assert_eq!(scene.series(LAG), [""; 0], "a consumer that has stopped owns nothing");
+    for name in [LAG, LAG_SECONDS, AGE] {
+        assert_eq!(scene.series(name), [""; 0], "a consumer that has stopped owns nothing");
+    }
 
     // What comes while nobody reads is the lag of whoever reads next, who has handled nothing yet.
     scene.publish_to(1, "b", "slow 5000").await;
@@ -71,12 +76,44 @@ async fn lag_and_age_are_those_of_the_owned_partitions_also_after_a_rebalance() 
     next.shutdown(Duration::from_secs(5)).await.unwrap();
 }
 
+/// The embedded broker answers a fetch that found nothing when this is over, and not when a record comes: for so long a
+/// client that has read everything is blind. The last one counts.
+const BLIND: &str = "fetch.wait.max.ms=55000";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_never_read_has_waited_since_it_was_written() {
+    let mut scene = Scene::embedded().await;
+    scene.kafka.settings.push(BLIND.to_owned());
+    let consumer = scene.start(scene.plain());
+    scene.publish("a", "before").await;
+    scene.script.wait_for(1).await;
+    lag_of(&scene, 1, 0.0).await;
+    eventually(PATIENCE, "the age of what is not in hand", async || {
+        // Once more where it was read before the client was blind.
+        if scene.metric(LAG) == 0.0 {
+            write_hours_ago(&scene.kafka, 2);
+        }
+        match (scene.metric(LAG_SECONDS), scene.metric(AGE)) {
+            (lag, 0.0) if (7_200.0..7_300.0).contains(&lag) => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    consumer.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+fn write_hours_ago(kafka: &KafkaConfig, hours: i64) {
+    let producer: BaseProducer = kafka.client().unwrap().create().unwrap();
+    let written = Timestamp::now() - SignedDuration::from_hours(hours);
+    let record = BaseRecord::<str, str>::to(TOPIC.name).payload("text").timestamp(written.as_millisecond());
+    producer.send(record).unwrap();
+    producer.flush(PATIENCE).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_nothing_is_replaced_whatever_is_in_hand() {
     let mut scene = Scene::embedded().await;
-    // The embedded broker answers a fetch that found nothing when this is over, and not when a record comes: for so long
-    // the client is blind. The last one counts.
-    scene.kafka.settings.push("fetch.wait.max.ms=55000".to_owned());
+    scene.kafka.settings.push(BLIND.to_owned());
     let consumer = scene.start(scene.plain().stall_timeout(Duration::from_secs(3)));
     // What is in hand all the while must not hide it.
     scene.script.away.store(true, Ordering::SeqCst);
@@ -165,6 +202,11 @@ async fn the_end_mark_of_a_transaction_is_no_stall() {
             })
             .await;
             lag_of(&scene, 1, 1.0).await;
+            eventually(PATIENCE, "no record waits", async || match scene.metric(LAG_SECONDS) {
+                0.0 => Ok(()),
+                other => Err(other),
+            })
+            .await;
             // To call that a stall would take two seconds, one to notice, and less than two to look.
             tokio::time::sleep(Duration::from_secs(8)).await;
             consumer.ready().unwrap();

@@ -31,7 +31,7 @@ use test_support::{MockKafka, RealKafka, TempDatabase, eventually, records};
 pub const GROUP: &str = "notes-service";
 pub const DEAD_LETTERS: &str = "notes.notes-service.dlt";
 pub const PATIENCE: Duration = Duration::from_secs(20);
-const TOPIC: Topic = Topic { name: "notes", partitions: 1, retention: Duration::from_secs(3600) };
+pub const TOPIC: Topic = Topic { name: "notes", partitions: 1, retention: Duration::from_secs(3600) };
 
 /// A note says by its first word what becomes of it: `fail 2 …` fails twice; `reject`, `panic`, `hang` do so once or for
 /// ever; `slow 300 …` takes 300 ms; all others work.
