@@ -59,6 +59,12 @@ alerts_name_real_metrics() {
       { echo "no service has the metric $metric of ops/alerts.yml; there are:"; echo "$known"; return 1; }
   done
 }
+# With the alerts' own tests, which are not mounted: a copy of both.
+alerts_fire() {
+  docker compose cp ops/alerts.yml prometheus:/tmp/alerts.yml
+  docker compose cp ops/alerts-test.yml prometheus:/tmp/alerts-test.yml
+  docker compose exec -T prometheus promtool test rules /tmp/alerts-test.yml
+}
 prometheus_sees_all() {
   local up
   up=$(api '9090/api/v1/query?query=sum(up)' | grep -oE '"value":\[[^]]*\]') && [[ "$up" == *'"4"]' ]] || { echo "up: $up"; return 1; }
@@ -119,6 +125,7 @@ inside eventctl explain "$during"
 within 30 nothing_is_lost_or_doubled
 nothing_is_lost_or_doubled
 alerts_name_real_metrics
+alerts_fire
 within 30 prometheus_sees_all
 
 step "what it takes"

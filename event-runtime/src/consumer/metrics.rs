@@ -163,6 +163,7 @@ impl ConsumerMetrics {
         self.client_replacements.get_or_create(&GroupLabels { group }).inc_by(0);
         self.dead_letter_floods.get_or_create(&GroupLabels { group }).inc_by(0);
         self.stopped_by_flood.get_or_create(&GroupLabels { group }).set(0);
+        drop(self.drain_seconds.get_or_create(&GroupLabels { group }));
         for &(topic, event_type) in events {
             self.crashes.get_or_create(&RecordLabels { group, topic: topic.to_owned() }).inc_by(0);
             for r#type in [event_type, NO_EVENT] {
@@ -192,6 +193,7 @@ mod tests {
             r#"consumer_dead_letters_total{group="payment-service",topic="orders",type="-"} 0"#,
             r#"consumer_outages_total{group="payment-service",topic="orders",type="order.created"} 0"#,
             r#"consumer_commit_failures_total{group="payment-service"} 0"#,
+            r#"consumer_drain_seconds_bucket{le="5.0",group="payment-service"} 0"#,
         ] {
             assert!(text.contains(line), "no {line} in\n{text}");
         }

@@ -43,6 +43,35 @@ fn every_alert_is_documented() {
     assert_eq!(documented("Alerts and what to do"), known.into_iter().map(str::to_owned).collect());
 }
 
+/// Those of which no value is trouble by itself: what they count is good, or another metric has the alert.
+const NO_TROUBLE: [&str; 14] = [
+    "consumer_records_consumed_total",
+    "consumer_records_handled_total",
+    "consumer_records_duplicate_total",
+    "consumer_records_skipped_total",
+    // Retries that go on block their keys, what is rejected is a dead letter, floods and openings have a gauge or an outage.
+    "consumer_records_retried_total",
+    "consumer_records_rejected_total",
+    "consumer_dead_letter_floods_total",
+    "consumer_breaker_openings_total",
+    "consumer_in_flight",
+    // What stands or fails there has waited.
+    "outbox_rows",
+    "outbox_delayed_rows",
+    "outbox_buckets",
+    "outbox_published_total",
+    "outbox_retries_total",
+];
+
+#[test]
+fn every_metric_that_tells_of_trouble_has_an_alert() {
+    let alerts = read("ops/alerts.yml");
+    let rules: String = alerts.lines().filter(|line| !line.contains("summary:")).collect();
+    for metric in documented("Metrics") {
+        assert_eq!(rules.contains(&metric), !NO_TROUBLE.contains(&metric.as_str()), "{metric}");
+    }
+}
+
 #[tokio::test]
 async fn every_metric_is_documented() {
     let temporary = tempfile::tempdir().unwrap();
