@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::{Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use shared_events::topics::GROUPS;
 use test_support::{SmtpSink, eventually};
-use tokio::time::sleep;
+use tokio::{io::AsyncWriteExt, process::Command, time::sleep};
 
 use crate::{Order, OrderRequest, Process, Servers};
 
@@ -140,7 +141,11 @@ impl Stack {
     /// When it does not say where it listens.
     pub async fn launch(&mut self, service: &'static str) -> anyhow::Result<()> {
         let kafka = self.servers.kafka();
-        let mut arguments = vec![service.to_owned(), "--brokers".to_owned(), kafka.brokers];
+        let mut arguments = vec![service.to_owned()];
+        if service == "order-service" {
+            arguments.push("serve".to_owned());
+        }
+        arguments.extend(["--brokers".to_owned(), kafka.brokers]);
         for setting in kafka.settings {
             arguments.extend(["-X".to_owned(), setting]);
         }
@@ -226,6 +231,21 @@ impl Stack {
         let body: Value = answer.json().await?;
         ensure!(status == 202, "the order was refused with {status}: {body}");
         body["orderId"].as_str().map(str::to_owned).context("the answer has no orderId")
+    }
+
+    /// Runs order-service's command line against this stack, with `input` on its stdin.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub async fn order_service(&self, arguments: &[&str], input: &str) -> anyhow::Result<Output> {
+        let mut command = Command::new(self.program());
+        command.arg("order-service").args(arguments).args(["--url", self.url("order-service")]);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = piped.spawn()?;
+        let mut stdin = child.stdin.take().context("stdin is piped")?;
+        stdin.write_all(input.as_bytes()).await?;
+        drop(stdin);
+        Ok(child.wait_with_output().await?)
     }
 
     /// The order as it is now.

@@ -22,6 +22,7 @@ use event_runtime::{
 use shared_events::OrderId;
 
 use self::api::Api;
+use crate::Config;
 
 /// Takes orders, and places and follows them from the command line.
 ///
@@ -38,7 +39,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service
-    Serve(Box<order_service::Config>),
+    Serve(Box<Config>),
     /// Place an order and follow it to its end, or place a file of orders
     Place(place::PlaceArgs),
     /// Show where an order stands, and its timeline
@@ -77,15 +78,15 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => block_on(status::run(args)),
         Command::List(args) => block_on(list::run(args)),
         Command::Watch(args) => watch::run(&args),
-        Command::Audit(args) => block_on(audit("order-service", &args, order_service::audit)),
+        Command::Audit(args) => block_on(audit("order-service", &args, crate::audit)),
         Command::Outbox(args) => block_on(outbox(&args)),
         Command::Completions { shell } => completions(shell),
     })
 }
 
-fn serve(config: order_service::Config) -> anyhow::Result<u8> {
+fn serve(config: Config) -> anyhow::Result<u8> {
     let telemetry = config.service.telemetry.clone();
-    let work = async { order_service::bind(config).await?.run(shutdown::signal()).await };
+    let work = async { crate::bind(config).await?.run(shutdown::signal()).await };
     tokio::runtime::Runtime::new()?.block_on(event_runtime::cli::serve("order-service", &telemetry, work))
 }
 

@@ -7,6 +7,7 @@
 
 mod audit;
 pub mod catalogue;
+pub mod cli;
 mod config;
 pub mod domain;
 mod error;

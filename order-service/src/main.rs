@@ -4,8 +4,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-mod cli;
-
 fn main() -> ExitCode {
-    cli::run(cli::Cli::parse())
+    order_service::cli::run(order_service::cli::Cli::parse())
 }

@@ -13,28 +13,26 @@ use event_runtime::{
 #[derive(Parser)]
 #[expect(clippy::enum_variant_names, reason = "the variants are named like the binaries they stand for")]
 enum Service {
-    OrderService(ServiceCommand<order_service::Config>),
+    OrderService(order_service::cli::Cli),
     PaymentService(ServiceCommand<payment_service::Config>),
     InventoryService(ServiceCommand<inventory_service::Config>),
     EmailService(ServiceCommand<email_service::Config>),
     PaymentGatewayFake(payment_gateway_fake::Config),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    cli::finish(run(Service::parse()).await)
+fn main() -> ExitCode {
+    match Service::parse() {
+        // Its command line brings its own runtime.
+        Service::OrderService(command) => order_service::cli::run(command),
+        service => cli::finish(run(service)),
+    }
 }
 
+#[tokio::main]
 async fn run(service: Service) -> anyhow::Result<u8> {
     use ServiceCommand::{Audit, Outbox, Serve};
     let logs = TelemetryConfig::default();
     match service {
-        Service::OrderService(Serve(config)) => {
-            cli::serve("order-service", &logs, async {
-                order_service::bind(config).await?.run(shutdown::signal()).await
-            })
-            .await
-        }
         Service::PaymentService(Serve(config)) => {
             let work = async { payment_service::bind(config).await?.run(shutdown::signal()).await };
             cli::serve("payment-service", &logs, work).await
@@ -53,11 +51,10 @@ async fn run(service: Service) -> anyhow::Result<u8> {
             let work = async { payment_gateway_fake::bind(config).await?.run(shutdown::signal()).await };
             cli::serve("payment-gateway-fake", &logs, work).await
         }
-        Service::OrderService(Outbox(args))
-        | Service::PaymentService(Outbox(args))
+        Service::PaymentService(Outbox(args))
         | Service::InventoryService(Outbox(args))
         | Service::EmailService(Outbox(args)) => cli::outbox(&args).await,
-        Service::OrderService(Audit(args)) => cli::audit("order-service", &args, order_service::audit).await,
+        Service::OrderService(_) => unreachable!("it is run above"),
         Service::PaymentService(Audit(args)) => cli::audit("payment-service", &args, payment_service::audit).await,
         Service::InventoryService(Audit(args)) => {
             cli::audit("inventory-service", &args, inventory_service::audit).await

@@ -8,6 +8,7 @@ mod endings;
 mod kills;
 mod load;
 mod offsets;
+mod placing;
 mod poison;
 mod verifying;
 
