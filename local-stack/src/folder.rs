@@ -1,9 +1,11 @@
 //! `.local-stack/`: databases, ledger and mails of one run, and the `env` file by which the command lines find it.
 //!
-//! Every start empties the folder, so it must be ours: only a folder that holds our marker file is ever emptied.
+//! Every start empties the folder, so it must be ours: only a folder that holds our marker file is ever emptied, and only
+//! by the process that has locked this file. The system gives the lock back when the process ends, however it does.
 
 use std::{
-    fs, io,
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
     path::{Path, PathBuf},
     process,
 };
@@ -18,6 +20,8 @@ const PID: &str = "LOCAL_STACK_PID";
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
+    /// The marker, locked for as long as it is open.
+    _marker: File,
 }
 
 /// Why a folder cannot be used.
@@ -25,13 +29,13 @@ pub struct Folder {
 pub enum FolderError {
     /// A stack runs there already.
     #[error(
-        "a local stack (process {pid}) already runs in {path}: use that one, end it with ctrl-c, or choose another folder with --dir"
+        "a local stack ({process}) already runs in {path}: use that one, end it with ctrl-c, or choose another folder with --dir"
     )]
     InUse {
         /// The folder.
         path: String,
-        /// The process that holds it.
-        pid: u32,
+        /// The process that holds it, such as `process 12`.
+        process: String,
     },
     /// The folder holds things we did not put there.
     #[error("{0} is not empty and was not made by the local stack: choose another folder with --dir")]
@@ -53,21 +57,40 @@ impl Folder {
     /// When another stack runs there, when it holds files that are not ours, or when it cannot be written.
     pub fn claim(path: &Path) -> Result<Folder, FolderError> {
         let shown = || path.display().to_string();
-        if let Some(pid) = running_in(path) {
-            return Err(FolderError::InUse { path: shown(), pid });
+        let unwritable = |source| FolderError::Unwritable { path: shown(), source };
+        if holds_files(path) && !path.join(MARKER).is_file() {
+            return Err(FolderError::NotOurs(shown()));
         }
-        if holds_files(path) {
-            if !path.join(MARKER).is_file() {
-                return Err(FolderError::NotOurs(shown()));
+        fs::create_dir_all(path).map_err(unwritable)?;
+        let marker = OpenOptions::new().create(true).truncate(false).write(true).open(path.join(MARKER));
+        let marker = marker.map_err(unwritable)?;
+        match marker.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(FolderError::InUse { path: shown(), process: running_in(path) });
             }
-            fs::remove_dir_all(path).map_err(|source| FolderError::Unwritable { path: shown(), source })?;
+            // Not every file system has locks: without one nobody is refused.
+            Err(TryLockError::Error(error)) => tracing::warn!(%error, "{} cannot be locked", shown()),
         }
-        let folder = Folder { path: path.to_owned() };
-        fs::create_dir_all(folder.mails())
-            .and_then(|()| fs::write(path.join(MARKER), "Every start of the local stack empties this folder.\n"))
-            .and_then(|()| fs::write(path.join(ENV), format!("{PID}={}\n", process::id())))
-            .map_err(|source| FolderError::Unwritable { path: shown(), source })?;
+        let folder = Folder { path: path.to_owned(), _marker: marker };
+        folder.begin_anew().map_err(unwritable)?;
         Ok(folder)
+    }
+
+    /// Removes what an earlier run left. The marker stays: a process that has just opened it would lock a file which nobody
+    /// finds any more.
+    fn begin_anew(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
+                true => fs::remove_dir_all(entry.path())?,
+                false if entry.file_name() == MARKER => {}
+                false => fs::remove_file(entry.path())?,
+            }
+        }
+        fs::create_dir_all(self.mails())?;
+        fs::write(self.path.join(MARKER), "Every start of the local stack empties this folder.\n")?;
+        fs::write(self.path.join(ENV), format!("{PID}={}\n", process::id()))
     }
 
     /// Writes where everything listens, so that the command lines find it without flags.
@@ -127,11 +150,11 @@ fn holds_files(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// The process that runs in `path`, if it is alive and not this one.
-fn running_in(path: &Path) -> Option<u32> {
-    let text = fs::read_to_string(path.join(ENV)).ok()?;
-    let pid: u32 = text.lines().find_map(|line| line.strip_prefix(PID)?.strip_prefix('=')?.parse().ok())?;
-    (pid != process::id() && Path::new("/proc").join(pid.to_string()).exists()).then_some(pid)
+/// The process that holds `path`, as far as it has said so already.
+fn running_in(path: &Path) -> String {
+    let text = fs::read_to_string(path.join(ENV)).unwrap_or_default();
+    let pid = text.lines().find_map(|line| line.strip_prefix(PID)?.strip_prefix('='));
+    pid.map_or("another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 #[cfg(test)]
@@ -159,15 +182,16 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("stack");
         let folder = Folder::claim(&path).unwrap();
-        let other = std::os::unix::process::parent_id();
-        fs::write(path.join(ENV), format!("{PID}={other}\n")).unwrap();
+        folder.announce(&[]).unwrap();
+        fs::write(path.join("order-service.db"), "mine").unwrap();
         let refused = Folder::claim(&path).unwrap_err().to_string();
-        assert!(refused.contains(&format!("process {other}")), "{refused}");
-
-        // Above the kernel's highest process id: nobody has it.
-        fs::write(path.join(ENV), format!("{PID}={}\n", u32::MAX)).unwrap();
-        drop(Folder::claim(&path).unwrap());
+        assert!(refused.contains(&format!("process {}", process::id())), "{refused}");
+        assert!(path.join("order-service.db").exists(), "nothing of the first is touched");
         drop(folder);
+
+        // What a killed one leaves: its file, with an id that somebody else may have by now, and no lock.
+        fs::write(path.join(ENV), format!("{PID}={}\n", std::os::unix::process::parent_id())).unwrap();
+        drop(Folder::claim(&path).unwrap());
     }
 
     #[test]
