@@ -4,5 +4,6 @@
 
 mod chaos;
 mod idempotency_demo;
+mod memory;
 mod operations;
 mod stack;
