@@ -167,6 +167,22 @@ async fn a_row_from_before_dead_letters_were_told_apart_lets_a_replay_through() 
 }
 
 #[tokio::test]
+async fn what_is_forgotten_is_new_again_for_its_group_only_and_counted() {
+    let test = TestDatabase::migrated().await;
+    let (database, now) = (test.connect(), Timestamp::now());
+    let [one, two, kept, unknown] = [(); 4].map(|()| EventId::new());
+    for (group, event) in [("g", one), ("g", two), ("g", kept), ("other", one)] {
+        record(&database, group, event, now).await;
+    }
+    assert_eq!(inbox::forget(&database, "g", &[one, unknown, two]).await.unwrap(), 2);
+    let mut known = Vec::new();
+    for (group, event) in [("g", one), ("g", two), ("g", kept), ("other", one)] {
+        known.push(seen(&database, group, event).await);
+    }
+    assert_eq!(known, [false, false, true, true]);
+}
+
+#[tokio::test]
 async fn cleaning_forgets_what_is_older_and_nothing_else() {
     let test = TestDatabase::migrated().await;
     let (database, now) = (test.connect(), Timestamp::now());
