@@ -257,4 +257,15 @@ mod tests {
         expected.push((header::REPLAY_COUNT.to_owned(), Some(b"2".to_vec())));
         assert_eq!(again.headers, expected);
     }
+
+    #[test]
+    fn a_header_is_shown_as_text_and_the_numbers_of_a_letter_as_numbers() {
+        let letter = letter_of(&record(&[]), 0);
+        let shown = |name| header_text(name, letter.header(name).unwrap());
+        assert_eq!(shown(header::ORIGINAL_TOPIC), "orders");
+        assert_eq!(shown(header::ORIGINAL_PARTITION), "3");
+        assert_eq!(shown(header::ORIGINAL_OFFSET), "42");
+        assert_eq!(shown(header::ORIGINAL_TIMESTAMP), "0");
+        assert_eq!(header_text(header::ORIGINAL_OFFSET, b"42"), "42", "not eight bytes: as another tool may write it");
+    }
 }
