@@ -23,6 +23,14 @@ async fn rows(database: &Database) -> u64 {
     depth(database, Timestamp::now()).await.unwrap().rows
 }
 
+async fn says(log: &Log, words: &str) {
+    eventually(PATIENCE, "line of the log", async || {
+        let text = log.text();
+        if text.contains(words) { Ok(()) } else { Err(text) }
+    })
+    .await;
+}
+
 fn with(mut kafka: KafkaConfig, settings: &[&str]) -> KafkaConfig {
     kafka.settings.extend(settings.iter().map(|setting| (*setting).to_owned()));
     kafka
@@ -52,16 +60,15 @@ async fn events_said_while_the_broker_is_away_are_published_in_order_when_it_is_
         if age > Some(SignedDuration::from_secs(1)) { Ok(()) } else { Err(age) }
     })
     .await;
+    says(&log, "Kafka is away; events wait in the outbox service=\"test\" reason=\"").await;
     assert_eq!(rows(&database).await, 38);
-    let away = "Kafka is away; events wait in the outbox service=\"test\" reason=\"";
-    assert!(log.text().contains(away), "{}", log.text());
     kafka.cluster().broker_up(1).unwrap();
 
     let numbers = first_numbers(&read(&config, &ids).await);
     assert_eq!(numbers["a"], (0..20).collect::<Vec<u32>>());
     assert_eq!(numbers["b"], (1..20).collect::<Vec<u32>>());
     becomes_empty(&database).await;
-    assert!(log.text().contains("Kafka is back; the outbox goes on"), "{}", log.text());
+    says(&log, "Kafka is back; the outbox goes on").await;
     running.stop().await;
 }
 
@@ -136,9 +143,13 @@ impl Event for Unheard {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn an_event_whose_topic_is_missing_holds_back_its_key_only_and_is_set_aside_in_the_end() {
     let (test, kafka) = (TestDatabase::migrated().await, TestKafka::start().await);
+    let log = Log::default();
+    let dispatch = log.dispatch();
+    // One thread, so that the default of this thread is the relay's.
+    let _default = tracing::dispatcher::set_default(&dispatch[0]);
     let database = test.connect();
     let config = with(kafka.config(), &["topic.metadata.propagation.max.ms=100"]);
     let tx = database.begin().await.unwrap();
@@ -150,12 +161,14 @@ async fn an_event_whose_topic_is_missing_holds_back_its_key_only_and_is_set_asid
 
     let patient = RunningRelay::start(relay(&database, &config));
     read(&config, &[other]).await;
+    says(&log, "the event waits for its topic").await;
     eventually(PATIENCE, "removal of the other key's row", async || match rows(&database).await {
         2 => Ok(()),
         rows => Err(rows),
     })
     .await;
     patient.stop().await;
+    assert!(!log.text().contains("Kafka is away"), "{}", log.text());
 
     let resolute = relay(&database, &config).with_unknown_topic_patience(Duration::from_millis(1));
     let resolute = RunningRelay::start(resolute);
