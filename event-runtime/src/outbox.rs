@@ -22,6 +22,7 @@ mod store;
 mod table;
 mod waiting;
 mod wake;
+mod work;
 
 use jiff::Timestamp;
 use shared_events::{CorrelationId, Envelope, Event, EventId, Topic};
@@ -134,11 +135,6 @@ impl Outbox {
         Outbox { source: "", now, correlation_id: None, causation_id: None, attempt: None, span: Span::none(), rows }
     }
 
-    /// Whether nothing was published.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// Where its rows are going to be.
     pub(crate) fn buckets(&self) -> Buckets {
         self.rows.iter().map(|row| Bucket::of(row.key.as_bytes())).collect()
@@ -190,4 +186,21 @@ pub trait OnPublished: Send + Sync + 'static {
         tx: &'a mut Tx,
         rows: &'a [Published],
     ) -> futures_util::future::BoxFuture<'a, Result<(), sqlx::Error>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use shared_events::{OrderDeadlineReached, OrderId};
+
+    use super::*;
+
+    #[test]
+    fn what_is_included_is_published_too_and_afterwards() {
+        let now = Timestamp::UNIX_EPOCH;
+        let [mut one, mut other] = [(); 2].map(|()| Outbox::root("test", CorrelationId::new(), now));
+        let ids = [&mut one, &mut other]
+            .map(|outbox| outbox.publish(&OrderDeadlineReached { order_id: OrderId::new() }).unwrap());
+        one.include(&other);
+        assert_eq!(one.rows().iter().map(|row| row.envelope.id).collect::<Vec<_>>(), ids);
+    }
 }

@@ -110,8 +110,24 @@ impl Outage {
 }
 
 #[cfg(test)]
+impl Outage {
+    pub fn is_away(&self) -> bool {
+        self.course().0.is_some()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn something_is_away_from_a_failure_on_until_it_works() {
+        let outage = Outage::of("the database", "test", Arc::default());
+        outage.failed(&std::fmt::Error);
+        assert!(outage.is_away());
+        outage.over();
+        assert!(!outage.is_away());
+    }
 
     #[test]
     fn an_outage_is_said_when_it_begins_now_and_then_and_when_it_ends() {

@@ -9,7 +9,14 @@ use std::{
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
 use tokio::time::{sleep, timeout};
 
-use super::{Metrics, Published, outage::Outage, row::StoredRow, share::Share, table::Fate, waiting::Waiting};
+use super::{
+    Metrics, Published,
+    outage::Outage,
+    row::{StoredRow, age},
+    share::Share,
+    table::Fate,
+    waiting::Waiting,
+};
 use crate::{
     Clock, Origin,
     error::Chain,
@@ -25,15 +32,34 @@ pub(super) struct Publisher {
     pub patience: Duration,
     pub share: Share,
     pub kafka: Outage,
-    /// Topics that a row has waited for in vain, and when it gave up. The rows behind it need not all wait as long.
-    missing: Mutex<HashMap<String, Instant>>,
+    missing: Mutex<Missing>,
 }
+
+/// Topics that a row has waited for in vain, and when it gave up. The rows behind it need not all wait as long.
+#[derive(Default)]
+struct Missing(HashMap<String, Instant>);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The producer gives up by itself after 30 s (`message.timeout.ms`), so one that says nothing for twice as long never will.
 /// Where that is set to more, a record is handed over again while the first one is on its way still: of one key only one row
 /// is, so that this repeats it and puts nothing out of order.
 const UNANSWERED: Duration = Duration::from_secs(60);
+
+impl Missing {
+    /// Whether a row that has waited for `topic` since then is to give up `now`.
+    fn gives_up(&mut self, topic: &str, since: Instant, patience: Duration, now: Instant) -> bool {
+        if now - since >= patience {
+            self.0.insert(topic.to_owned(), now);
+            return true;
+        }
+        self.0.get(topic).is_some_and(|given_up| now - *given_up < patience)
+    }
+}
+
+/// Between two attempts: longer each time, up to a limit.
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(LONGEST_PAUSE)
+}
 
 impl Publisher {
     pub fn new(producer: Producer, service: &'static str, clock: Clock, waiting: Arc<Waiting>) -> Publisher {
@@ -80,7 +106,7 @@ impl Publisher {
                 _ => self.kafka.failed(&error),
             }
             sleep(backoff).await;
-            backoff = (backoff * 2).min(LONGEST_PAUSE);
+            backoff = longer(backoff);
         }
     }
 
@@ -94,11 +120,7 @@ impl Publisher {
 
     fn waited_for_topic(&self, topic: &str, since: Instant) -> bool {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
-        if since.elapsed() >= self.unknown_topic_patience {
-            missing.insert(topic.to_owned(), Instant::now());
-            return true;
-        }
-        missing.get(topic).is_some_and(|given_up| given_up.elapsed() < self.unknown_topic_patience)
+        missing.gives_up(topic, since, self.unknown_topic_patience, Instant::now())
     }
 
     fn set_aside(&self, row: StoredRow, error: &ProduceError) -> (StoredRow, Option<Fate>) {
@@ -112,8 +134,33 @@ impl Publisher {
     }
 
     fn count_published(&self, row: &StoredRow) {
-        let micros = u32::try_from((self.clock.now().as_microsecond() - row.created_at).max(0)).unwrap_or(u32::MAX);
         self.metrics.published.inc();
-        self.metrics.publish_seconds.observe(f64::from(micros) / 1e6);
+        self.metrics.publish_seconds.observe(age(row.created_at, self.clock.now()).as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_behind_one_that_gave_up_on_their_topic_need_not_wait_as_long() {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut missing = Missing::default();
+        assert!(!missing.gives_up("t", at(0), PATIENCE, at(59)));
+        assert!(missing.gives_up("t", at(0), PATIENCE, at(60)));
+        assert!(missing.gives_up("t", at(61), PATIENCE, at(62)));
+        assert!(!missing.gives_up("other", at(61), PATIENCE, at(62)));
+        assert!(missing.gives_up("t", at(61), PATIENCE, at(119)));
+        assert!(!missing.gives_up("t", at(61), PATIENCE, at(120)), "it may be there by now");
+    }
+
+    #[test]
+    fn the_pause_between_attempts_becomes_longer_up_to_a_limit() {
+        let pauses = std::iter::successors(Some(Duration::from_secs(1)), |pause| Some(longer(*pause)));
+        let pauses: Vec<u64> = pauses.map(|pause| pause.as_secs()).take(4).collect();
+        assert_eq!(pauses, [1, 2, 4, 5]);
     }
 }

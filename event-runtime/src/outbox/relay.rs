@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -19,15 +19,15 @@ use super::{
     Metrics, OnPublished,
     bucket::{Bucket, Buckets},
     depth,
-    lanes::Lanes,
     lease::Holder,
     outage::Outage,
     publisher::Publisher,
     row::StoredRow,
     session::Session,
-    table::{self, BATCH, Done, Fate},
+    table::{self, Fate},
     waiting::Waiting,
     wake::{Bell, News, Wake},
+    work::Work,
 };
 use crate::{Clock, Database, error::Chain, producer::Producer};
 
@@ -45,13 +45,6 @@ pub struct Relay {
 
 /// How long rows that are on their way may take after the shutdown began.
 const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(5);
-/// An acknowledgement that takes longer is an outage, long before the producer gives up.
-const SLOW: Duration = Duration::from_secs(3);
-/// How often leases are extended, and those of others looked at.
-const LOOK_AT_LEASES: Duration = Duration::from_secs(1);
-const LOOK_AT_DEPTH: Duration = Duration::from_secs(5);
-/// After a count that failed: publishing waits for it, for as long as the relay's patience lasts.
-const LOOK_AT_DEPTH_AGAIN: Duration = Duration::from_secs(60);
 
 impl Relay {
     /// A relay for `service`, whose producer keeps its records' order.
@@ -101,7 +94,7 @@ impl Relay {
     /// take over at once.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut wake = Wake::new(&self.database, self.holder.name());
-        let mut work = Work::new();
+        let mut work = Work::new(Instant::now());
         while !shutdown.is_cancelled() {
             match self.step(&mut work, &mut wake, &shutdown).await {
                 Ok(()) => {
@@ -130,20 +123,20 @@ impl Relay {
         shutdown: &CancellationToken,
     ) -> Result<(), sqlx::Error> {
         self.waiting.holds(work.lanes.len());
-        if work.leases_due() {
+        if work.are_leases_due(Instant::now()) {
             self.look_at_leases(work, wake).await?;
         }
-        if work.look && work.lanes.has_room() {
+        if work.wants_rows() {
             self.read(work).await?;
             self.fulfil_duties(work, wake).await?;
         }
-        if !work.look || !work.lanes.has_room() {
-            let now = self.clock.now();
-            let nap = work.next_due.map_or(Duration::MAX, |due| due.duration_since(now).unsigned_abs());
-            let nap = nap.min(wake.poll_interval()).min(work.until_leases());
+        if work.wants_rows() {
+            if let Some(bell) = wake.rung().now_or_never() {
+                self.heard(bell, work, wake);
+            }
+        } else {
+            let nap = work.nap(wake.poll_interval(), self.clock.now(), Instant::now());
             self.wait(work, nap, wake, shutdown).await;
-        } else if let Some(bell) = wake.rung().now_or_never() {
-            self.heard(bell, work, wake);
         }
         while let Some(Some((row, fate))) = work.sending.next().now_or_never() {
             self.arrived(work, row, fate);
@@ -195,21 +188,19 @@ impl Relay {
             self.waiting.counted(None);
             return metrics.stand_by();
         }
-        if work.measure_at.is_some_and(|next| Instant::now() < next) {
+        if !work.is_count_due(Instant::now()) {
             return;
         }
         let database = self.session.database();
-        match self.session.within("counting what waits", depth(&database, now)).await {
+        let counted = self.session.within("counting what waits", depth(&database, now)).await;
+        work.counted(counted.is_ok(), Instant::now());
+        match counted {
             Ok(depth) => {
                 self.waiting.counted(Some(depth.rows));
                 metrics.show(&depth);
-                work.measure_at = Some(Instant::now() + LOOK_AT_DEPTH);
             }
             // A row that cannot be counted must not keep the others from being published.
-            Err(error) => {
-                tracing::debug!(error = %Chain(&error), "the outbox was not counted");
-                work.measure_at = Some(Instant::now() + LOOK_AT_DEPTH_AGAIN);
-            }
+            Err(error) => tracing::debug!(error = %Chain(&error), "the outbox was not counted"),
         }
     }
 
@@ -221,8 +212,7 @@ impl Relay {
         }
         let (database, in_hand) = (self.session.database(), work.lanes.in_hand());
         let batch = self.session.within("reading the oldest rows", table::read(&database, &open, &in_hand)).await?;
-        // A full batch: there may be more.
-        work.look = batch.rows.len() + batch.unreadable.len() == BATCH;
+        work.look = batch.is_full();
         for row in batch.rows {
             if let Some(row) = work.lanes.admit(row) {
                 work.sending.push(self.publisher.deliver(row).boxed());
@@ -255,18 +245,16 @@ impl Relay {
             let sorted = table::sort(&database, &self.holder, fence, now);
             held = self.session.within("sorting rows into buckets", sorted).await?;
         }
-        if due && held {
+        if due {
             let moved = table::move_due(&database, &self.holder, fence, now);
-            held = self.session.within("moving delayed rows that are due", moved).await?;
+            held = held && self.session.within("moving delayed rows that are due", moved).await?;
         }
         if !held {
             work.leases_seen = None;
         } else if due || duties.unsorted {
             // Rows for anyone, and perhaps more to do.
             work.look = true;
-            if open.len() < Buckets::all().len() {
-                wake.ring_elsewhere(News::Rows);
-            }
+            wake.pass_on(Buckets::all(), open.into_keys().collect());
         } else {
             work.next_due = duties.next_due;
         }
@@ -284,16 +272,10 @@ impl Relay {
     }
 
     fn heard(&self, bell: Bell, work: &mut Work<'_>, wake: &Wake) {
-        match bell {
-            Bell::Here(buckets) => {
-                let open = self.publisher.share.open().into_keys().collect();
-                work.look |= !buckets.and(open).is_empty();
-                if !buckets.without(open).is_empty() {
-                    wake.ring_elsewhere(News::Rows);
-                }
-            }
-            Bell::Rows => work.look = true,
-            Bell::Free => work.leases_seen = None,
+        let open = self.publisher.share.open().into_keys().collect();
+        work.heard(bell, open);
+        if let Bell::Here(buckets) = bell {
+            wake.pass_on(buckets, open);
         }
     }
 
@@ -303,14 +285,11 @@ impl Relay {
         if let Some(next) = work.lanes.next(&row.key) {
             work.sending.push(self.publisher.deliver(next).boxed());
         }
-        work.progress = Instant::now();
-        work.done.push(Done { seq: row.seq, bucket: row.bucket, fence: row.fence, fate });
+        work.arrived(&row, fate, Instant::now());
     }
 
     fn watch_progress(&self, work: &mut Work<'_>) {
-        if work.sending.is_empty() {
-            work.progress = Instant::now();
-        } else if work.progress.elapsed() > SLOW {
+        if work.is_stuck(Instant::now()) {
             self.publisher.kafka.began("no acknowledgement for 3 s");
         }
     }
@@ -331,15 +310,16 @@ impl Relay {
     }
 
     async fn finish(&self, mut work: Work<'_>, wake: &Wake) -> Result<(), sqlx::Error> {
-        let end = Instant::now() + LAST_ACKNOWLEDGEMENTS;
         // Rows that wait behind one on its way stay in the outbox.
-        while let Ok(Some((row, fate))) =
-            timeout(end.saturating_duration_since(Instant::now()), work.sending.next()).await
-        {
-            if let Some(fate) = fate {
-                work.done.push(Done { seq: row.seq, bucket: row.bucket, fence: row.fence, fate });
+        let acknowledgements = async {
+            while let Some((row, fate)) = work.sending.next().await {
+                if let Some(fate) = fate {
+                    work.arrived(&row, fate, Instant::now());
+                }
             }
-        }
+        };
+        // What comes later is published again.
+        timeout(LAST_ACKNOWLEDGEMENTS, acknowledgements).await.ok();
         if !work.done.is_empty() {
             self.settle(&mut work).await?;
         }
@@ -350,50 +330,12 @@ impl Relay {
     }
 }
 
-/// What a relay has in hand.
-struct Work<'a> {
-    lanes: Lanes,
-    sending: FuturesUnordered<BoxFuture<'a, (StoredRow, Option<Fate>)>>,
-    /// Arrived, and still in the table.
-    done: Vec<Done>,
-    /// There may be rows that were not read yet.
-    look: bool,
-    /// When the next delayed row is due.
-    next_due: Option<Timestamp>,
-    /// When the leases were last extended; none if they are to be looked at now.
-    leases_seen: Option<Instant>,
-    /// When Kafka last acknowledged something, or nothing was on its way.
-    progress: Instant,
-    /// When the depth is next counted.
-    measure_at: Option<Instant>,
-}
-
-impl Work<'_> {
-    fn new() -> Self {
-        Work {
-            lanes: Lanes::default(),
-            sending: FuturesUnordered::new(),
-            done: Vec::new(),
-            look: true,
-            next_due: None,
-            leases_seen: None,
-            progress: Instant::now(),
-            measure_at: None,
-        }
-    }
-
-    fn leases_due(&self) -> bool {
-        self.until_leases().is_zero()
-    }
-
-    fn until_leases(&self) -> Duration {
-        self.leases_seen.map_or(Duration::ZERO, |seen| LOOK_AT_LEASES.saturating_sub(seen.elapsed()))
-    }
-}
-
 async fn pause(duration: Duration, shutdown: &CancellationToken) {
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = sleep(duration) => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! A row between the database and the topic: its headers are kept as JSON, in their order.
 
+use jiff::{SignedDuration, Timestamp};
 use shared_events::{Envelope, EventId};
 use sqlx::{Row as _, any::AnyRow};
 
@@ -43,6 +44,11 @@ fn unreadable(column: &str, error: &dyn std::error::Error) -> sqlx::Error {
 /// The bucket of a row with [`COLUMNS`], or with only the first two of them.
 pub(super) fn bucket(row: &AnyRow) -> Result<Bucket, sqlx::Error> {
     Bucket::numbered(row.try_get(1)?).ok_or_else(|| undecodable("bucket", "there is no such bucket"))
+}
+
+/// For how long a row has been due; no less than nothing, though its writer's clock may be ahead.
+pub(super) fn age(created_at: i64, now: Timestamp) -> SignedDuration {
+    SignedDuration::from_micros((now.as_microsecond() - created_at).max(0))
 }
 
 impl StoredRow {
@@ -106,7 +112,6 @@ impl StoredRow {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use proptest::{option::of, prelude::*};
     use shared_events::CorrelationId;
     use test_support::fuzz::{assert_presentable, fuzz};
@@ -144,6 +149,13 @@ mod tests {
         assert_eq!(row.size(), 1 + 3 + 10);
         let headers = [("one", "three"), ("x", "yz")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(StoredRow { headers: headers.to_vec(), ..row }.size(), 14 + 8 + 3);
+    }
+
+    #[test]
+    fn a_row_is_as_old_as_it_has_been_due() {
+        let now = Timestamp::from_microsecond(5_000_000).unwrap();
+        let ages = [1_500_000, 5_000_000, 5_000_001].map(|created_at| age(created_at, now));
+        assert_eq!(ages, [3500, 0, 0].map(SignedDuration::from_millis));
     }
 
     #[test]

@@ -174,4 +174,13 @@ mod tests {
         }
         assert_eq!(session.now().patience, Duration::from_millis(80), "there is a limit to it");
     }
+
+    #[tokio::test]
+    async fn an_error_is_an_answer() {
+        let database = Database::connect_lazy("sqlite::memory:").unwrap();
+        let session = Session::new(database, "test", Arc::default());
+        let answer = session.within("nothing", async { Err::<(), _>(sqlx::Error::RowNotFound) }).await;
+        assert!(matches!(answer, Err(sqlx::Error::RowNotFound)), "{answer:?}");
+        assert_eq!((session.timeouts.get(), session.now().patience), (0, session.patience));
+    }
 }

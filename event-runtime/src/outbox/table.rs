@@ -9,7 +9,7 @@ use super::{
     OnPublished, Published,
     bucket::{Bucket, Buckets, Fences},
     lease::Holder,
-    row::{COLUMNS, StoredRow, bucket},
+    row::{COLUMNS, StoredRow, age, bucket},
 };
 use crate::{Database, Tx, database::columns::bytes_of, error::Chain};
 
@@ -71,7 +71,7 @@ pub async fn depth(database: &Database, now: Timestamp) -> Result<Depth, sqlx::E
     let oldest: Option<i64> = row.try_get(1)?;
     Ok(Depth {
         rows: count(0)?,
-        oldest_age: oldest.map(|created| SignedDuration::from_micros((now.as_microsecond() - created).max(0))),
+        oldest_age: oldest.map(|created_at| age(created_at, now)),
         delayed: count(2)?,
         set_aside: count(3)?,
     })
@@ -90,16 +90,20 @@ pub(super) async fn read(
     let sql = format!("SELECT {COLUMNS} FROM outbox WHERE seq IN ({oldest}) ORDER BY seq");
     let query = sqlx::query(AssertSqlSafe(sql)).persistent(in_hand.is_empty());
     let mut batch = Batch { rows: Vec::new(), unreadable: Vec::new() };
-    match query.fetch_all(database.pool()).await {
+    match values(query.fetch_all(database.pool()).await)? {
         Ok(stored) => stored.iter().try_for_each(|row| batch.add(row, fences))?,
         // A value that is not text, say, which fails the whole statement.
-        Err(error) if is_of_a_value(&error) => read_singly(database, &oldest, fences, &mut batch).await?,
-        Err(error) => return Err(error),
+        Err(_) => read_singly(database, &oldest, fences, &mut batch).await?,
     }
     Ok(batch)
 }
 
 impl Batch {
+    /// There may be more then.
+    pub fn is_full(&self) -> bool {
+        self.rows.len() + self.unreadable.len() == BATCH
+    }
+
     fn add(&mut self, row: &AnyRow, fences: &Fences) -> Result<(), sqlx::Error> {
         match StoredRow::from_row(row, fences) {
             Ok(row) => self.rows.push(row),
@@ -123,20 +127,23 @@ async fn read_singly(database: &Database, oldest: &str, fences: &Fences, batch: 
     for row in rows {
         let seq: i64 = row.try_get(0)?;
         let one = sqlx::query(AssertSqlSafe(format!("SELECT {COLUMNS} FROM outbox WHERE seq = $1")));
-        match one.bind(seq).fetch_optional(database.pool()).await {
+        match values(one.bind(seq).fetch_optional(database.pool()).await)? {
             Ok(Some(row)) => batch.add(&row, fences)?,
             // Another relay has published it meanwhile.
             Ok(None) => {}
-            Err(error) if is_of_a_value(&error) => batch.add_unreadable(seq, bucket(&row)?, fences, &error),
-            Err(error) => return Err(error),
+            Err(error) => batch.add_unreadable(seq, bucket(&row)?, fences, &error),
         }
     }
     Ok(())
 }
 
-/// Whether a value could not be read, rather than the database be asked.
-fn is_of_a_value(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
+/// What was read, or why a value could not be. That the database could not be asked is another matter: nothing is wrong with
+/// the rows then.
+fn values<T>(read: Result<T, sqlx::Error>) -> Result<Result<T, sqlx::Error>, sqlx::Error> {
+    match read {
+        Err(error @ (sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })) => Ok(Err(error)),
+        read => read.map(Ok),
+    }
 }
 
 /// The oldest row without a bucket. Ordered as the index by bucket is: PostgreSQL would go through the whole backlog by the
@@ -319,4 +326,86 @@ fn list(numbers: &[i64]) -> String {
         write!(text, "{comma}{number}").expect("writing to a string cannot fail");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use shared_events::{CorrelationId, OrderDeadlineReached, OrderId};
+
+    use super::*;
+    use crate::Outbox;
+
+    async fn empty() -> (Database, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::connect_lazy(&format!("sqlite:{}/test.db", folder.path().display())).unwrap();
+        database.migrate(&[]).await.unwrap();
+        (database, folder)
+    }
+
+    #[tokio::test]
+    async fn of_a_relays_buckets_those_rows_are_read_that_are_not_in_hand() {
+        let (database, _folder) = empty().await;
+        let mut outbox = Outbox::root("test", CorrelationId::new(), Timestamp::UNIX_EPOCH);
+        for _ in 0..100 {
+            outbox.publish(&OrderDeadlineReached { order_id: OrderId::new() }).unwrap();
+        }
+        database.commit(database.begin().await.unwrap(), outbox).await.unwrap();
+        let all: Fences = Buckets::all().iter().map(|bucket| (bucket, 1)).collect();
+        let mut ours = all.clone();
+        let theirs = ours.split_off(&Bucket::numbered(8).unwrap());
+        let mut seqs = Vec::new();
+        for fences in [&all, &ours, &theirs] {
+            let batch = read(&database, fences, &BTreeMap::new()).await.unwrap();
+            assert!(batch.unreadable.is_empty() && batch.rows.iter().all(|row| fences.contains_key(&row.bucket)));
+            let mut in_hand: BTreeMap<Bucket, Vec<i64>> = BTreeMap::new();
+            for row in &batch.rows[1..] {
+                in_hand.entry(row.bucket).or_default().push(row.seq);
+            }
+            let rest = read(&database, fences, &in_hand).await.unwrap();
+            assert_eq!(rest.rows, batch.rows[..1]);
+            seqs.push(batch.rows.iter().map(|row| row.seq).collect::<Vec<_>>());
+        }
+        assert!(seqs.iter().all(|seqs| seqs.is_sorted()), "{seqs:?}");
+        assert_eq!((seqs[0].len(), seqs[1].len() + seqs[2].len()), (100, 100));
+    }
+
+    #[tokio::test]
+    async fn the_depth_is_what_waits_and_for_how_long() {
+        let (database, _folder) = empty().await;
+        let now = Timestamp::from_second(1000).unwrap();
+        assert_eq!(depth(&database, now).await.unwrap(), Depth { rows: 0, oldest_age: None, delayed: 0, set_aside: 0 });
+        for seconds in 0..2 {
+            let now = now + SignedDuration::from_secs(seconds);
+            let mut outbox = Outbox::root("test", CorrelationId::new(), now);
+            let event = OrderDeadlineReached { order_id: OrderId::new() };
+            outbox.publish(&event).unwrap();
+            // What is due at once is not delayed.
+            outbox.publish_at(&event, now).unwrap();
+            outbox.publish_at(&event, now + SignedDuration::from_micros(1)).unwrap();
+            database.commit(database.begin().await.unwrap(), outbox).await.unwrap();
+        }
+        let oldest_age = Some(SignedDuration::from_secs(5));
+        let later = now + SignedDuration::from_secs(5);
+        assert_eq!(depth(&database, later).await.unwrap(), Depth { rows: 4, oldest_age, delayed: 2, set_aside: 0 });
+    }
+
+    #[test]
+    fn a_batch_is_full_when_no_more_could_be_read_whether_or_not_all_of_it_is_readable() {
+        let unreadable =
+            |seq| Done { seq, bucket: Bucket::FIRST, fence: 1, fate: Fate::Poison("unreadable".to_owned()) };
+        for (rows, unreadable_rows, full) in [(249, 0, false), (250, 0, true), (248, 1, false), (248, 2, true)] {
+            let rows = (0..rows).map(|seq| StoredRow::sample(seq, "k")).collect();
+            let batch = Batch { rows, unreadable: (0..unreadable_rows).map(unreadable).collect() };
+            assert_eq!(batch.is_full(), full);
+        }
+    }
+
+    #[test]
+    fn that_the_database_could_not_be_asked_says_nothing_of_the_values() {
+        assert_eq!(values(Ok(1)).unwrap().unwrap(), 1);
+        values::<()>(Err(sqlx::Error::Decode("no text".into()))).unwrap().unwrap_err();
+        let column = sqlx::Error::ColumnDecode { index: "key".to_owned(), source: "no text".into() };
+        values::<()>(Err(column)).unwrap().unwrap_err();
+        values::<()>(Err(sqlx::Error::PoolTimedOut)).unwrap_err();
+    }
 }

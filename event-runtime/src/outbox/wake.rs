@@ -134,6 +134,13 @@ impl Wake {
         }
     }
 
+    /// Tells the relays in other processes of rows in `buckets`, unless all of those are `ours`.
+    pub fn pass_on(&self, buckets: Buckets, ours: Buckets) {
+        if !buckets.without(ours).is_empty() {
+            self.ring_elsewhere(News::Rows);
+        }
+    }
+
     /// Rings the bell of the relays in other processes, soon: nothing waits for it.
     ///
     /// The writers themselves do not notify: NOTIFY inside a transaction makes PostgreSQL commit all such transactions
@@ -272,6 +279,19 @@ mod tests {
                 () = ring_until_heard => {}
             }
         }
+    }
+
+    #[tokio::test]
+    async fn other_processes_are_told_of_rows_that_are_not_for_this_one() {
+        let database = Database::connect_lazy("sqlite::memory:").unwrap();
+        let wake = Wake::new(&database, "one");
+        let [ours, others] = [1, 2].map(|number| Buckets::from(Bucket::numbered(number).unwrap()));
+        for (buckets, told) in [(ours, false), (others, true), (ours | others, true), (Buckets::default(), false)] {
+            wake.pass_on(buckets, ours);
+            assert_eq!(wake.passed_on.rows.notified().now_or_never().is_some(), told, "{buckets:?}");
+        }
+        wake.ring_elsewhere(News::Free);
+        assert!(wake.passed_on.free.notified().now_or_never().is_some());
     }
 
     #[test]
