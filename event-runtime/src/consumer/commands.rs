@@ -62,3 +62,29 @@ impl Commands {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_wish_for_a_partition_is_taken_once_and_the_wish_to_close_for_good() {
+        let (commands, partition) = (Commands::default(), Partition { topic: "orders".into(), number: 0 });
+        for (offset, pause) in [(5, true), (6, false)] {
+            commands.commit(partition.clone(), 1, offset);
+            commands.pause(partition.clone(), 1, pause);
+        }
+        commands.replace_client();
+        let wishes = commands.take();
+        assert_eq!(wishes.commits, BTreeMap::from([(partition.clone(), (1, 6))]));
+        assert_eq!(wishes.pauses, BTreeMap::from([(partition, (1, false))]));
+        assert!(wishes.replace_client && !wishes.close && !commands.closing());
+
+        commands.close();
+        for _ in 0..2 {
+            let wishes = commands.take();
+            assert!(wishes.commits.is_empty() && wishes.pauses.is_empty() && !wishes.replace_client);
+            assert!(wishes.close && commands.closing());
+        }
+    }
+}

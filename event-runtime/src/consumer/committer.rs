@@ -90,3 +90,53 @@ fn run(client: &Weak<Client>, todo: &Receiver<Job>) {
         answer.send(outcome.map_err(|error| Chain(&error).to_string())).ok();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn under_way() -> (SyncSender<Result<(), String>>, Commit) {
+        let (answer, outcome) = sync_channel(1);
+        (answer, Commit { offsets: Vec::new(), outcome })
+    }
+
+    fn answered(answer: Result<(), String>) -> Commit {
+        let (sender, commit) = under_way();
+        sender.send(answer).unwrap();
+        commit
+    }
+
+    #[test]
+    fn what_became_of_a_commit_is_known_once_it_is_answered() {
+        let refused = Err("generation id is not valid".to_owned());
+        let (answer, commit) = under_way();
+        assert_eq!(commit.done(), None);
+        drop(answer);
+        assert_eq!(commit.done(), Some(Err(ENDED.to_owned())));
+        assert_eq!(answered(refused.clone()).done(), Some(refused));
+        assert_eq!(answered(Ok(())).done(), Some(Ok(())));
+    }
+
+    #[test]
+    fn a_commit_is_waited_for_but_not_for_ever() {
+        let refused = Err("generation id is not valid".to_owned());
+        let (answer, commit) = under_way();
+        assert_eq!(commit.wait(Duration::ZERO), Err("not acknowledged within 0ns".to_owned()));
+        drop(answer);
+        let (_, commit) = under_way();
+        assert_eq!(commit.wait(Duration::from_secs(20)), Err(ENDED.to_owned()));
+        assert_eq!(answered(refused.clone()).wait(Duration::ZERO), refused);
+        assert_eq!(answered(Ok(())).wait(Duration::ZERO), Ok(()));
+    }
+
+    #[test]
+    fn no_more_is_taken_on_than_can_wait() {
+        let (jobs, todo) = sync_channel(COMMITS);
+        let committer = Committer(jobs);
+        for _ in 0..COMMITS {
+            committer.commit(Vec::new()).map(drop).unwrap();
+        }
+        committer.commit(Vec::new()).map(drop).unwrap_err();
+        drop(todo);
+    }
+}

@@ -63,3 +63,47 @@ impl Owned {
         self.0.get_mut(&partition.topic)?.remove(&partition.number)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(topic: &str, number: i32) -> Partition {
+        Partition { topic: topic.into(), number }
+    }
+
+    #[test]
+    fn a_partition_is_ours_in_its_generation_until_it_is_taken_away() {
+        let mut owned = Owned::default();
+        owned.add(&partition("orders", 1), 7);
+        assert!(owned.current(&partition("orders", 1), 7).is_some());
+        for (topic, number, generation) in [("orders", 1, 6), ("orders", 2, 7), ("mails", 1, 7)] {
+            assert!(owned.current(&partition(topic, number), generation).is_none());
+        }
+        assert!(owned.remove(&partition("orders", 2)).is_none());
+        assert_eq!(owned.remove(&partition("orders", 1)).unwrap().generation, 7);
+        assert!(owned.get_mut("orders", 1).is_none() && owned.remove(&partition("orders", 1)).is_none());
+    }
+
+    #[test]
+    fn a_record_is_handed_on_once_its_partition_is_ours_and_the_one_behind_it_is_next() {
+        let mut owned = Owned::default();
+        assert_eq!(owned.passed("orders", 1, 41), None);
+        owned.add(&partition("orders", 1), 7);
+        assert_eq!(owned.passed("orders", 2, 41), None);
+        assert_eq!(owned.passed("orders", 1, 41), Some((partition("orders", 1), 7)));
+        assert_eq!(owned.get_mut("orders", 1).unwrap().next, Some(42));
+    }
+
+    #[test]
+    fn all_are_taken_at_once() {
+        let mut owned = Owned::default();
+        let all = [partition("mails", 0), partition("orders", 0), partition("orders", 1)];
+        all.iter().for_each(|partition| owned.add(partition, 7));
+        assert_eq!(owned.iter_mut().filter(|(_, owned)| owned.generation == 7).count(), 3);
+        let mut taken = owned.take_all();
+        taken.sort();
+        assert_eq!(taken, all);
+        assert!(owned.take_all().is_empty());
+    }
+}
