@@ -7,6 +7,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     future::pending,
+    mem,
     sync::Arc,
     time::Duration,
 };
@@ -130,21 +131,17 @@ impl Custody {
 
     /// Says that partitions wait, once, and that it is over.
     pub(super) fn note(&mut self, group: &str, outcome: Result<(), &sqlx::Error>) {
+        if mem::replace(&mut self.complained, outcome.is_err()) == outcome.is_err() {
+            return;
+        }
         match outcome {
-            Err(error) if !self.complained => {
-                tracing::warn!(
-                    group,
-                    error = %Chain(error),
-                    "assigned partitions wait for the database: before it is known how their last owner left them, \
-                     nothing of them is handled"
-                );
-                self.complained = true;
-            }
-            Ok(()) if self.complained => {
-                tracing::info!(group, "the database answers: assigned partitions are handled");
-                self.complained = false;
-            }
-            _ => {}
+            Err(error) => tracing::warn!(
+                group,
+                error = %Chain(error),
+                "assigned partitions wait for the database: before it is known how their last owner left them, \
+                 nothing of them is handled"
+            ),
+            Ok(()) => tracing::info!(group, "the database answers: assigned partitions are handled"),
         }
     }
 
@@ -271,4 +268,115 @@ fn left(group: &str, error: &sqlx::Error) {
         error = %Chain(error),
         "the database does not know that partitions were given back: their next owner takes us for dead"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: &str = "notes-service";
+
+    fn partitions(numbers: std::ops::Range<i32>) -> Vec<Partition> {
+        numbers.map(|number| Partition { topic: "orders".into(), number }).collect()
+    }
+
+    async fn database() -> (Database, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::connect_lazy(&format!("sqlite:{}/test.db", folder.path().display())).unwrap();
+        database.migrate(&[]).await.unwrap();
+        (database, folder)
+    }
+
+    async fn next(custody: &mut Custody) -> Option<Taken> {
+        timeout(Duration::from_secs(20), custody.next(Timestamp::UNIX_EPOCH)).await.unwrap()
+    }
+
+    /// Takes these; how many deaths there were of each.
+    async fn take(custody: &mut Custody, numbers: std::ops::Range<i32>) -> Vec<u32> {
+        custody.take(partitions(numbers), 1);
+        assert!(custody.is_busy());
+        let taken = next(custody).await.unwrap();
+        assert!(!custody.is_busy());
+        taken.outcome.unwrap().iter().map(|legacy| legacy.deaths).collect()
+    }
+
+    #[tokio::test]
+    async fn who_gives_partitions_back_has_not_died() {
+        let (database, _folder) = database().await;
+        let mut first = Custody::new(Some(database.clone()), GROUP);
+        assert_eq!(take(&mut first, 0..3).await, [0, 0, 0]);
+        first.give_back(partitions(0..1));
+        assert!(first.is_busy());
+        assert!(next(&mut first).await.is_none() && !first.is_busy());
+
+        let mut second = Custody::new(Some(database.clone()), GROUP);
+        assert_eq!(take(&mut second, 0..3).await, [0, 1, 1]);
+        // What its owners died of is behind a partition that was handled further than ever.
+        second.got_to(&partitions(0..1)[0], 5);
+        second.got_to(&partitions(1..2)[0], 0);
+        assert!(!second.is_busy(), "there is nothing to prove of the one, and nothing proven of the other");
+        second.got_to(&partitions(1..2)[0], 1);
+        assert!(second.is_busy());
+        assert!(next(&mut second).await.is_none());
+        second.give_back(partitions(2..3));
+        second.got_to(&partitions(2..3)[0], 9);
+        assert!(next(&mut second).await.is_none());
+        assert!(!second.is_busy(), "that one is no longer ours");
+        let mut third = Custody::new(Some(database), GROUP);
+        assert_eq!(take(&mut third, 0..3).await, [1, 1, 0]);
+    }
+
+    #[tokio::test]
+    async fn where_there_is_nothing_to_write_nothing_is_written() {
+        let (database, _folder) = database().await;
+        let mut without = Custody::new(None, GROUP);
+        assert!(!without.holds());
+        without.take(partitions(0..1), 1);
+        without.give_back(partitions(0..1));
+        assert!(!without.is_busy());
+        let mut with = Custody::new(Some(database), GROUP);
+        assert!(with.holds());
+        with.take(Vec::new(), 1);
+        with.give_back(Vec::new());
+        assert!(!with.is_busy());
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_taken_is_tried_again_a_second_later() {
+        let (database, _folder) = database().await;
+        let mut custody = Custody::new(Some(database), GROUP);
+        let before = Instant::now();
+        custody.take_again(partitions(0..2), 1);
+        assert!(custody.again_at >= before + RETRY_PAUSE);
+        let again_at = custody.again_at;
+        custody.take_again(partitions(2..3), 1);
+        assert_eq!(custody.again_at, again_at, "what waits already does not wait for longer");
+        assert!(!custody.is_busy());
+        assert_eq!(next(&mut custody).await.unwrap().partitions, partitions(0..2));
+        assert!(Instant::now() >= again_at && custody.is_busy());
+        assert_eq!(next(&mut custody).await.unwrap().partitions, partitions(2..3));
+    }
+
+    #[tokio::test]
+    async fn that_the_database_does_not_know_of_partitions_is_said_once() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(Arc::new(log.reopen().unwrap())).finish();
+        let _default = tracing::subscriber::set_default(lines);
+        let said = || std::fs::read_to_string(log.path()).unwrap();
+        let (database, _folder) = database().await;
+        let mut custody = Custody::new(Some(database.clone()), GROUP);
+        custody.note(GROUP, Ok(()));
+        assert!(!said().contains("the database answers"));
+        for _ in 0..2 {
+            custody.note(GROUP, Err(&sqlx::Error::PoolTimedOut));
+            assert_eq!(said().matches("assigned partitions wait for the database").count(), 1);
+        }
+        for _ in 0..2 {
+            custody.note(GROUP, Ok(()));
+            assert_eq!(said().matches("the database answers").count(), 1);
+        }
+        database.close().await;
+        custody.close().await;
+        assert_eq!(said().matches("their next owner takes us for dead").count(), 1);
+    }
 }
