@@ -28,3 +28,19 @@ impl Waiting {
         self.in_hand.store(u64::try_from(rows).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_last_is_known_unless_another_relay_counts() {
+        let waiting = Waiting::default();
+        assert_eq!((waiting.rows(), waiting.in_hand()), (None, 0));
+        waiting.holds(7);
+        for rows in [Some(0), Some(3), None] {
+            waiting.counted(rows);
+            assert_eq!((waiting.rows(), waiting.in_hand()), (rows, 7));
+        }
+    }
+}

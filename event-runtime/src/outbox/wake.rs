@@ -265,20 +265,31 @@ mod tests {
         let Ok(url) = std::env::var("TEST_DATABASE_URL") else { return };
         let (here, elsewhere) = (Database::connect_lazy(&url).unwrap(), Database::connect_lazy(&url).unwrap());
         let (mut listening, ringing) = (Wake::new(&here, "here"), Wake::new(&elsewhere, "elsewhere"));
-        for (news, expected) in [(News::Rows, Bell::Rows), (News::Free, Bell::Free)] {
-            let ring_until_heard = async {
-                loop {
-                    // Again and again, because the listener connects in its own time.
-                    ringing.ring_elsewhere(news);
-                    sleep(Duration::from_millis(20)).await;
-                }
-            };
-            let hear_it = async { while listening.rung().await != expected {} };
-            tokio::select! {
-                heard = timeout(PATIENCE, hear_it) => heard.unwrap(),
-                () = ring_until_heard => {}
+        // Again and again, because the listener connects in its own time.
+        let ring_until_heard = async {
+            loop {
+                ringing.ring_last(News::Free).await;
+                sleep(Duration::from_millis(20)).await;
             }
+        };
+        tokio::select! {
+            heard = timeout(PATIENCE, listening.rung()) => assert_eq!(heard.unwrap(), Bell::Free),
+            () = ring_until_heard => {}
         }
+        // From now on each is heard at once, and the next does not wait for long: a second each would be too much.
+        let turns = async {
+            for (news, expected) in [(News::Rows, Bell::Rows), (News::Free, Bell::Free)].repeat(10) {
+                ringing.ring_elsewhere(news);
+                while listening.rung().await != expected {}
+            }
+        };
+        timeout(PATIENCE / 2, turns).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_hears_nothing_looks_a_few_times_a_second() {
+        let wake = Wake::new(&Database::connect_lazy("sqlite::memory:").unwrap(), "one");
+        assert!((Duration::from_millis(50)..Duration::from_secs(1)).contains(&wake.poll_interval()));
     }
 
     #[tokio::test]
