@@ -116,6 +116,7 @@ pub(super) fn start(
     let (commands, membership) = (Arc::new(Commands::default()), Arc::new(Membership::default()));
     let (pulse, ends) = (Arc::new(Pulse::new()), Arc::new(Ends::default()));
 
+    let is_static = config.get("group.instance.id").is_some();
     let clients = ClientFactory {
         kafka: context.kafka.clone(),
         config,
@@ -126,6 +127,7 @@ pub(super) fn start(
             move || Rebalances {
                 group,
                 drain_deadline: settings.drain_deadline,
+                is_static,
                 incoming: incoming_sender.clone(),
                 commands: commands.clone(),
                 membership: membership.clone(),
@@ -172,7 +174,6 @@ pub(super) fn start(
         router,
         runner: Arc::new(runner),
         commands,
-        drain_deadline: settings.drain_deadline,
         scheduler,
         progress,
         watchdog,

@@ -43,8 +43,21 @@ pub(super) struct Commit {
 impl Committer {
     /// Starts the thread. It ends when this is dropped.
     pub(super) fn start(group: &str, client: Weak<Client>) -> std::io::Result<Committer> {
-        let (jobs, todo) = sync_channel(COMMITS);
-        thread::Builder::new().name(format!("{group}-commit")).spawn(move || run(&client, &todo))?;
+        Committer::with(group, move |offsets| commit(&client, offsets))
+    }
+
+    pub(super) fn with(
+        group: &str,
+        commit: impl Fn(&Offsets) -> Result<(), String> + Send + 'static,
+    ) -> std::io::Result<Committer> {
+        let (jobs, todo) = sync_channel::<Job>(COMMITS);
+        let run = move || {
+            while let Ok(Job { offsets, answer }) = todo.recv() {
+                // Nobody waits any more for one that took too long.
+                answer.send(commit(&offsets)).ok();
+            }
+        };
+        thread::Builder::new().name(format!("{group}-commit")).spawn(run)?;
         Ok(Committer(jobs))
     }
 
@@ -80,15 +93,10 @@ impl Commit {
     }
 }
 
-fn run(client: &Weak<Client>, todo: &Receiver<Job>) {
-    while let Ok(Job { offsets, answer }) = todo.recv() {
-        let Some(client) = client.upgrade() else { return };
-        let outcome = client.commit(&offset_list(&offsets), CommitMode::Sync);
-        // Before the answer: whoever waits for it may want to be the one that closes the client.
-        drop(client);
-        // Nobody waits any more for one that took too long.
-        answer.send(outcome.map_err(|error| Chain(&error).to_string())).ok();
-    }
+/// The client is let go before the answer: whoever waits for that may want to be the one that closes the client.
+fn commit(client: &Weak<Client>, offsets: &Offsets) -> Result<(), String> {
+    let client = client.upgrade().ok_or(ENDED)?;
+    client.commit(&offset_list(offsets), CommitMode::Sync).map_err(|error| Chain(&error).to_string())
 }
 
 #[cfg(test)]

@@ -48,7 +48,6 @@ pub(super) struct Dispatcher {
     pub(super) router: Router,
     pub(super) runner: Arc<Runner>,
     pub(super) commands: Arc<Commands>,
-    pub(super) drain_deadline: Duration,
     pub(super) scheduler: Scheduler<Arc<Job>>,
     pub(super) progress: Progress,
     pub(super) watchdog: Watchdog,
@@ -166,7 +165,7 @@ impl Dispatcher {
                 }
                 self.custody.take(partitions, generation);
             }
-            Incoming::Revoked(partitions, answer) => {
+            Incoming::Revoked(partitions, within, answer) => {
                 for partition in &partitions {
                     self.scheduler.stop(partition);
                 }
@@ -174,7 +173,7 @@ impl Dispatcher {
                 if let Some(older) = self.work.revoke.take().filter(|older| older.drained.is_none()) {
                     self.remove(older.partitions);
                 }
-                let deadline = Instant::now() + self.drain_deadline;
+                let deadline = Instant::now() + within;
                 self.work.revoke = Some(Revoke { partitions, deadline, drained: None, answer });
             }
             Incoming::Lost(partitions) => {

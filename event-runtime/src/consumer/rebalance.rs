@@ -43,9 +43,9 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) enum Incoming {
     Records(Vec<(Partition, Generation, Record)>),
     Assigned(Vec<Partition>, Generation),
-    /// Drain these, and answer with the offsets to read next.
-    Revoked(Vec<Partition>, SyncSender<Offsets>),
-    /// Somebody else may have these already.
+    /// Drain these within that time, and answer with the offsets to read next.
+    Revoked(Vec<Partition>, Duration, SyncSender<Offsets>),
+    /// Somebody else may have these already, and the client can commit nothing more.
     Lost(Vec<Partition>),
 }
 
@@ -62,6 +62,8 @@ pub(super) struct Membership {
 pub(super) struct Rebalances {
     pub(super) group: &'static str,
     pub(super) drain_deadline: Duration,
+    /// It has a `group.instance.id`.
+    pub(super) is_static: bool,
     pub(super) incoming: mpsc::Sender<Incoming>,
     pub(super) commands: Arc<Commands>,
     pub(super) membership: Arc<Membership>,
@@ -132,10 +134,13 @@ impl Rebalances {
     /// Drains and commits as for a revoke of everything, before the client goes.
     pub(super) fn give_back_all(&self, consumer: &BaseConsumer<Self>) {
         let all = self.owned().iter_mut().map(|(partition, _)| partition).collect();
-        self.revoked(consumer, all);
+        self.revoked(all, consumer.assignment_lost());
     }
 
-    fn revoked(&self, consumer: &BaseConsumer<Self>, partitions: Vec<Partition>) {
+    /// `lost` is what librdkafka believes, and mostly so: then another member may be at work on the same keys, and what
+    /// runs here is cut off at once instead of drained beside it. Only the broker knows: it is asked to take the offsets
+    /// either way, and refuses them from a member that it has shut out, so that nothing is rewound.
+    fn revoked(&self, partitions: Vec<Partition>, lost: bool) {
         // From here on no regular commit names them; the one below is the last.
         let removed: Vec<_> = {
             let mut owned = self.owned();
@@ -145,17 +150,23 @@ impl Rebalances {
         if removed.is_empty() {
             return;
         }
-        let partitions = removed.iter().map(|(partition, _)| partition.clone()).collect();
+        let partitions: Vec<_> = removed.iter().map(|(partition, _)| partition.clone()).collect();
         self.metrics.rebalances.get_or_create(&self.labels()).inc();
-        if consumer.assignment_lost() {
-            self.lost(partitions);
-            return;
+        let names = names(&partitions);
+        if lost {
+            tracing::warn!(group = self.group, partitions = names, "lost: another member may have them");
         }
         let begun = std::time::Instant::now();
-        let names = names(&partitions);
-        let offsets = self.drained(partitions, &removed);
-        self.metrics.drain_seconds.get_or_create(&self.labels()).observe(begun.elapsed().as_secs_f64());
-        self.commit_now(offsets);
+        let deadline = if lost { Duration::ZERO } else { self.drain_deadline };
+        let offsets = self.drained(partitions, &removed, deadline);
+        if !lost {
+            self.metrics.drain_seconds.get_or_create(&self.labels()).observe(begun.elapsed().as_secs_f64());
+        }
+        // A static member that has lost its assignment has no id any more. By its name alone the broker takes it for an
+        // impostor, and librdkafka fails for good.
+        if !(lost && self.is_static) {
+            self.commit_now(offsets);
+        }
         tracing::info!(
             group = self.group,
             partitions = names,
@@ -166,10 +177,15 @@ impl Rebalances {
 
     /// The offsets to commit for partitions that are no longer ours, once the dispatcher has drained them. A dispatcher
     /// that shuts down or is late gives no answer: then what it wished for before is all there is.
-    fn drained(&self, partitions: Vec<Partition>, removed: &[(Partition, OwnedPartition)]) -> Offsets {
+    fn drained(
+        &self,
+        partitions: Vec<Partition>,
+        removed: &[(Partition, OwnedPartition)],
+        deadline: Duration,
+    ) -> Offsets {
         let (answer, drained) = sync_channel(1);
-        self.tell(Incoming::Revoked(partitions, answer));
-        if let Ok(offsets) = drained.recv_timeout(self.drain_deadline + ANSWER_PATIENCE) {
+        self.tell(Incoming::Revoked(partitions, deadline, answer));
+        if let Ok(offsets) = drained.recv_timeout(deadline + ANSWER_PATIENCE) {
             return offsets;
         }
         let known = removed.iter().filter_map(|(partition, owned)| {
@@ -197,7 +213,7 @@ impl ConsumerContext for Rebalances {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(_) => {}
-            Rebalance::Revoke(list) => self.revoked(consumer, partitions(list)),
+            Rebalance::Revoke(list) => self.revoked(partitions(list), consumer.assignment_lost()),
             Rebalance::Error(error) => {
                 tracing::warn!(group = self.group, error = %Chain(error), "rebalance failed");
                 let all = self.owned().take_all();
@@ -283,89 +299,4 @@ fn ranges(numbers: &BTreeSet<i32>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::thread;
-
-    use super::*;
-
-    const GENERATION: Generation = 7;
-
-    fn partition(topic: &str, number: i32) -> Partition {
-        Partition { topic: topic.into(), number }
-    }
-
-    /// A member's context without a client, and what the dispatcher hears of it.
-    fn member() -> (Rebalances, mpsc::Receiver<Incoming>) {
-        let (incoming, heard) = mpsc::channel(1);
-        let rebalances = Rebalances {
-            group: "notes-service",
-            drain_deadline: Duration::ZERO,
-            incoming,
-            commands: Arc::default(),
-            membership: Arc::default(),
-            metrics: ConsumerMetrics::default(),
-            committer: OnceLock::new(),
-            complaints: Arc::default(),
-            owned: Arc::default(),
-            stranded: AtomicBool::default(),
-        };
-        (rebalances, heard)
-    }
-
-    /// Partitions 0 to 3 as they were when they were revoked: all but the last have an offset that was to be committed.
-    fn removed() -> Vec<(Partition, OwnedPartition)> {
-        let removed = (0..4).map(|number| {
-            let wanted = (number < 3).then_some(10);
-            let owned = OwnedPartition { generation: GENERATION, next: None, paused: false, wanted, sent: None };
-            (partition("orders", number), owned)
-        });
-        removed.collect()
-    }
-
-    fn drained(rebalances: &Rebalances) -> Vec<(i32, i64)> {
-        let removed = removed();
-        let partitions = removed.iter().map(|(partition, _)| partition.clone()).collect();
-        let offsets = rebalances.drained(partitions, &removed).into_iter();
-        offsets.map(|(partition, offset)| (partition.number, offset)).collect()
-    }
-
-    #[test]
-    fn a_revoke_without_an_answer_commits_what_is_known_of_its_generation() {
-        let (rebalances, heard) = member();
-        let wish = |number, generation, offset| {
-            rebalances.commands.commit(partition("orders", number), generation, offset);
-        };
-        wish(1, GENERATION, 11);
-        wish(2, GENERATION - 1, 99);
-        wish(4, GENERATION, 50);
-        drop(heard);
-        assert_eq!(drained(&rebalances), [(0, 10), (1, 11), (2, 10)]);
-        let left: Vec<_> = rebalances.commands.take().commits.into_keys().collect();
-        assert_eq!(left, [partition("orders", 4)], "what is still owned is committed as ever");
-    }
-
-    #[test]
-    fn of_a_dispatcher_that_is_late_what_is_known_is_committed() {
-        let (rebalances, _heard) = member();
-        assert_eq!(drained(&rebalances), [(0, 10), (1, 10), (2, 10)]);
-    }
-
-    #[test]
-    fn what_the_dispatcher_answers_is_committed() {
-        let (rebalances, mut heard) = member();
-        let dispatcher = thread::spawn(move || match heard.blocking_recv() {
-            Some(Incoming::Revoked(partitions, answer)) => answer.send(vec![(partitions[1].clone(), 12)]),
-            _ => panic!("a revoke is told"),
-        });
-        assert_eq!(drained(&rebalances), [(1, 12)]);
-        dispatcher.join().unwrap().unwrap();
-    }
-
-    #[test]
-    fn partitions_are_named_in_ranges() {
-        let mut owned: Vec<Partition> = [5, 0, 1, 3, 2].map(|number| partition("orders", number)).into();
-        owned.push(partition("mails", 0));
-        assert_eq!(names(&owned), "mails[0] orders[0-3,5]");
-        assert_eq!(names(&[]), "");
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ mod dead_letters;
 mod failures;
 mod hand_over;
 mod hostile;
+mod lost;
 mod poison_key;
 mod progress;
 pub mod scene;

@@ -32,7 +32,7 @@ const BROKERS: &str = "CRASHES_BROKERS";
 const SETTINGS: &str = "CRASHES_SETTINGS";
 const DATABASE: &str = "CRASHES_DATABASE";
 const RETRIES: u32 = 1;
-const HANDLED: Migration = Migration {
+pub const HANDLED: Migration = Migration {
     version: 1,
     name: "handled",
     sql: "CREATE TABLE handled (key TEXT NOT NULL, text TEXT NOT NULL, handled_at BIGINT NOT NULL);",
@@ -126,10 +126,10 @@ async fn child() {
     consumer.shutdown(Duration::from_secs(10)).await.unwrap();
 }
 
-struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
-    fn start(scene: &Scene, database: &TempDatabase) -> Process {
+    pub fn start(scene: &Scene, database: &TempDatabase) -> Process {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "consumer::crashes::child", "--ignored", "--nocapture"])
             .env(BROKERS, &scene.kafka.brokers)
@@ -143,11 +143,16 @@ impl Process {
         Process(child)
     }
 
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
     fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().unwrap()
     }
 
-    async fn stop(mut self) {
+    pub async fn stop(mut self) {
         drop(self.0.stdin.take());
         let ended = eventually(PATIENCE, "end of the process", async || self.ended().ok_or("it runs")).await;
         assert!(ended.success(), "{ended}");
