@@ -188,8 +188,37 @@ impl Consumer {
     /// When the group could not be left in time.
     pub async fn shutdown(&self, deadline: Duration) -> Result<(), ShutdownError> {
         let deadline = Instant::now() + deadline;
-        // An error means that it stops already.
-        self.control.send(Control::Shutdown { deadline }).await.ok();
-        timeout_at(deadline + CLOSE_PATIENCE, self.stopped()).await.map_err(|_| ShutdownError(self.group))
+        let stop = async {
+            // An error means that it stops already.
+            self.control.send(Control::Shutdown { deadline }).await.ok();
+            self.stopped().await;
+        };
+        // Leaving a group may block in librdkafka, and nothing can be done about that but not to wait.
+        timeout_at(deadline + CLOSE_PATIENCE, stop).await.map_err(|_| ShutdownError(self.group))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_shutdown_waits_for_nobody_beyond_its_deadline_and_the_close() {
+        let (control, _requests) = mpsc::channel(1);
+        // A dispatcher that takes nothing in, and a poll thread that does not end.
+        control.try_send(Control::Shutdown { deadline: Instant::now() }).ok().unwrap();
+        let (_closing, closed) = watch::channel(false);
+        let consumer = Consumer {
+            group: "notes-service",
+            control,
+            membership: Arc::default(),
+            pulse: Arc::new(Pulse::new()),
+            closed,
+            flood: watch::channel(None).1,
+            stall: watch::channel(None).1,
+        };
+        let began = Instant::now();
+        let left = timeout_at(began + CLOSE_PATIENCE * 3, consumer.shutdown(Duration::from_millis(100))).await;
+        assert_eq!(left, Ok(Err(ShutdownError("notes-service"))), "after {:?}", began.elapsed());
     }
 }

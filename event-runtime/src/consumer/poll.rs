@@ -150,7 +150,8 @@ impl Poller {
                 context.metrics.client_replacements.get_or_create(&context.labels()).inc();
                 context.membership.assigned.store(false, Ordering::Relaxed);
                 context.lost(lost);
-                drop_aside(client, patience);
+                let group = client.context().group;
+                drop_aside(group, client, patience);
             }
             if self.commands.closing() {
                 return;
@@ -177,9 +178,9 @@ impl Poller {
 }
 
 /// Leaving the group may block for ever in a client that has failed: it is waited for a limited time.
-fn drop_aside(client: Arc<Client>, patience: Duration) {
+fn drop_aside<T: Send + 'static>(group: &str, client: T, patience: Duration) {
     let (dropped, gone) = sync_channel(1);
-    let spawned = thread::Builder::new().name(format!("{}-leave", client.context().group)).spawn(move || {
+    let spawned = thread::Builder::new().name(format!("{group}-leave")).spawn(move || {
         drop(client);
         dropped.send(()).ok();
     });
@@ -383,3 +384,6 @@ impl Errors {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

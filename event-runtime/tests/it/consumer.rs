@@ -8,6 +8,7 @@ mod failures;
 mod hand_over;
 mod hostile;
 mod lost;
+mod patience;
 mod poison_key;
 mod progress;
 pub mod scene;

@@ -277,7 +277,11 @@ impl Scene {
 
     /// Always on the embedded broker: for faults that only it can play.
     pub async fn embedded() -> Scene {
-        Scene::on(Broker::embedded(TOPIC.partitions)).await
+        Scene::embedded_with(TOPIC.partitions).await
+    }
+
+    pub async fn embedded_with(partitions: i32) -> Scene {
+        Scene::on(Broker::embedded(partitions)).await
     }
 
     async fn on((broker, kafka): (Broker, KafkaConfig)) -> Scene {
