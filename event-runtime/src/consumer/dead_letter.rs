@@ -268,4 +268,11 @@ mod tests {
         assert_eq!(shown(header::ORIGINAL_TIMESTAMP), "0");
         assert_eq!(header_text(header::ORIGINAL_OFFSET, b"42"), "42", "not eight bytes: as another tool may write it");
     }
+
+    #[test]
+    fn a_letter_may_be_of_the_first_record_of_the_first_partition() {
+        let origin = Origin { topic: "orders".to_owned(), partition: 0, offset: 0 };
+        let letter = letter_of(&Record { origin: origin.clone(), ..record(&[]) }, 0);
+        assert_eq!(DeadLetter::read(&letter).unwrap().original, origin);
+    }
 }

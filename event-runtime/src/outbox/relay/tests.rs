@@ -68,6 +68,26 @@ async fn one_relay_counts_what_waits_and_not_all_the_time() {
 }
 
 #[tokio::test]
+async fn buckets_that_others_are_to_have_are_given_back_once_nothing_of_them_is_in_hand() {
+    let table = Table::new().await;
+    let (one, wake, mut work) = table.relay();
+    let (other, others_wake, mut others_work) = table.relay();
+    one.look_at_leases(&mut work, &wake).await.unwrap();
+    other.look_at_leases(&mut others_work, &others_wake).await.unwrap();
+    for (seq, bucket) in (1..).zip(Buckets::all().iter()) {
+        work.lanes.hold(seq, bucket, 1);
+    }
+    for (removed, held) in [(0, 16), (1, 15), (16, 8)] {
+        // From the last bucket on: those are given back.
+        (17 - removed..17).for_each(|seq| work.lanes.removed(seq));
+        one.look_at_leases(&mut work, &wake).await.unwrap();
+        assert_eq!(one.publisher.share.held().len(), held);
+    }
+    other.look_at_leases(&mut others_work, &others_wake).await.unwrap();
+    assert_eq!(other.publisher.share.held().len(), 8);
+}
+
+#[tokio::test]
 async fn delayed_rows_are_moved_when_they_are_due_and_then_there_is_something_to_read() {
     let table = Table::new().await;
     let (relay, wake, mut work) = table.relay();
