@@ -206,7 +206,9 @@ async fn a_row_that_is_no_text_stops_no_other_row() {
         aside.iter().map(|row| row.event_id.clone()).collect::<Vec<_>>(),
         [ids[1], ids[2]].map(|id| id.to_string())
     );
+    let bytes = serde_json::to_vec(&Noted::new("b", 1)).unwrap().len();
     for row in aside {
+        assert_eq!(row.bytes, bytes as u64);
         assert!(row.unreadable == Some("record_key") && row.reason.starts_with("the row cannot be read"), "{row:?}");
     }
 }

@@ -201,7 +201,15 @@ async fn at_its_budget_a_partition_is_paused_and_the_consumer_stays_in_its_group
     })
     .await;
     consumer.ready().unwrap();
-    scene.script.wait_for(20).await;
+    let mut most = 0;
+    eventually(PATIENCE, "20 records handled", async || {
+        most = most.max(consumer.inspect("a").await.len());
+        let handled = scene.script.handled().len();
+        if handled == 20 { Ok(()) } else { Err(handled) }
+    })
+    .await;
+    // The pause reaches the client a moment after it was decided.
+    assert!(most <= 10, "{most} records in hand");
     scene.wait_for_commit(20).await;
     assert_eq!(scene.metric("consumer_paused_partitions"), 0.0);
     assert_eq!(scene.script.handled().len(), 20);
