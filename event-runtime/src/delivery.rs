@@ -1,7 +1,10 @@
 //! A record on its way to a handler.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use shared_events::{Envelope, EnvelopeError};
+use tokio::time::Instant;
 use tracing::Span;
 
 /// Where a record stands in Kafka.
@@ -74,15 +77,24 @@ pub struct Delivery<E> {
     pub last_attempt: bool,
     /// When this attempt began, by the runtime's clock.
     pub now: Timestamp,
+    /// Until when this attempt may run: the transaction it is in is rolled back then, and an effect is no longer waited
+    /// for. In a batch that is the deadline of the batch. What the handler calls should be given less, so that it is the
+    /// callee's timeout that is seen, and the handler that says what follows from it.
+    pub deadline: Instant,
     /// What log lines about this delivery belong into. It is entered where one delivery is handled, and not where several
     /// are handled at once.
     pub span: Span,
 }
 
 impl<E> Delivery<E> {
+    /// How long this attempt may still run.
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
     /// The same delivery with its event as something else.
     pub fn map<F>(self, make: impl FnOnce(E) -> F) -> Delivery<F> {
-        let Delivery { event, envelope, origin, attempt, last_attempt, now, span } = self;
-        Delivery { event: make(event), envelope, origin, attempt, last_attempt, now, span }
+        let Delivery { event, envelope, origin, attempt, last_attempt, now, deadline, span } = self;
+        Delivery { event: make(event), envelope, origin, attempt, last_attempt, now, deadline, span }
     }
 }

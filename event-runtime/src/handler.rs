@@ -1,4 +1,6 @@
-//! The kinds of handler. Users write plain `async fn`s.
+//! The kinds of handler. Users write plain `async fn`s, which give their thread back where they wait: code that blocks it
+//! (`std::thread::sleep`, a client that is not asynchronous, a long computation) belongs into
+//! [`spawn_blocking`](tokio::task::spawn_blocking), since nothing can cut it off at the attempt's deadline.
 
 use std::future::Future;
 

@@ -1,20 +1,34 @@
 //! Driving a handler as the consumer does, without Kafka.
 
+use std::time::Duration;
+
 use event_runtime::{
     BatchHandler, Database, Delivery, EffectHandler, HandlerError, Origin, Outbox, Prepared, outbox::OutboxRow,
 };
 use jiff::Timestamp;
 use shared_events::{CorrelationId, Envelope, Event};
+use tokio::time::Instant;
 use tracing::Span;
 
 const SOURCE: &str = "test";
+/// As consumers have it by default.
+const HANDLER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A first attempt at `event`, under a new event id, at `now`.
 pub fn delivery<E: Event>(event: E, now: Timestamp) -> Delivery<E> {
     let mut envelope = Envelope::new(&event, SOURCE, now);
     envelope.correlation_id = Some(CorrelationId::new());
     let origin = Origin { topic: E::TOPIC.name.to_owned(), partition: 0, offset: 0 };
-    Delivery { event, envelope, origin, attempt: 1, last_attempt: false, now, span: Span::none() }
+    Delivery {
+        event,
+        envelope,
+        origin,
+        attempt: 1,
+        last_attempt: false,
+        now,
+        deadline: Instant::now() + HANDLER_TIMEOUT,
+        span: Span::none(),
+    }
 }
 
 /// Handles one delivery in a transaction of its own, which is committed if that went well. Returns what was published.

@@ -8,11 +8,12 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span};
 
 use super::{
     dead_letter::{dead_letter, without_value},
-    kinds::{Answer, Attempt, Handled},
+    kinds::{Attempt, Handled},
     metrics::{ConsumerMetrics, EventLabels, RecordLabels},
     router::{Content, Job, UndecodableError},
 };
@@ -53,12 +54,12 @@ impl Runner {
     }
 
     async fn handle(&self, job: &Job, attempt: u32, last_attempt: bool) -> Outcome {
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let handler = match &job.content {
             Content::Event { handler, .. } | Content::Raw(handler) => handler,
             Content::Undecodable(why) => return Outcome::Failed(UndecodableError::new(why).into()),
         };
-        let handle = || handler.handle(self.attempt(job, attempt, last_attempt));
+        let handle = |deadline| handler.handle(self.attempt(job, attempt, last_attempt, deadline));
         match self.contained(CONTENTION_REPEATS, handle).await {
             Ok(handled) => {
                 self.count_handled(job, handled, begun.elapsed());
@@ -128,7 +129,8 @@ impl Runner {
             );
             return Outcome::Buried;
         }
-        match self.contained(CONTENTION_REPEATS, || handler.exhausted(self.attempt(job, attempts, true), error)).await {
+        let tell = |deadline| handler.exhausted(self.attempt(job, attempts, true, deadline), error);
+        match self.contained(CONTENTION_REPEATS, tell).await {
             Ok(()) => Outcome::Buried,
             // It would be rejected for ever, and hold back its partition. Delivered again, because the process ended before
             // its offset was committed, it must not be handled.
@@ -138,7 +140,7 @@ impl Runner {
                     error = %Chain(&failure),
                     "the handler cannot take note of the dead letter; going on without"
                 );
-                let note = || handler.note_dead(self.attempt(job, attempts, true));
+                let note = |deadline| handler.note_dead(self.attempt(job, attempts, true, deadline));
                 match self.contained(CONTENTION_REPEATS, note).await {
                     Ok(()) => Outcome::Buried,
                     Err(failure) => not_noted(job, &failure),
@@ -160,16 +162,16 @@ impl Runner {
         );
     }
 
-    /// Awaits what a handler does, made again up to so many times when it loses against another transaction. A hang and a
-    /// panic become the failure of this attempt.
-    pub(super) async fn contained<'a, T>(
-        &self,
-        repeats: u32,
-        make: impl Fn() -> Answer<'a, T>,
-    ) -> Result<T, HandlerError> {
+    /// Awaits what a handler does until a deadline, made again up to so many times when it loses against another
+    /// transaction. A hang and a panic become the failure of this attempt.
+    pub(super) async fn contained<T, F>(&self, repeats: u32, make: impl Fn(Instant) -> F) -> Result<T, HandlerError>
+    where
+        F: Future<Output = Result<T, HandlerError>>,
+    {
+        let deadline = Instant::now() + self.timeout;
         let repeated = async {
             for _ in 0..repeats {
-                match make().await {
+                match make(deadline).await {
                     Err(error) if is_contention(&error) => {
                         tracing::debug!(error = %Chain(&error), "lost against another transaction; repeating");
                         tokio::time::sleep(Duration::from_millis(rand::random_range(1..20))).await;
@@ -177,16 +179,16 @@ impl Runner {
                     answer => return answer,
                 }
             }
-            make().await
+            make(deadline).await
         };
-        match tokio::time::timeout(self.timeout, AssertUnwindSafe(repeated).catch_unwind()).await {
+        match timeout_at(deadline, AssertUnwindSafe(repeated).catch_unwind()).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(panic)) => Err(HandlerError::retry(format!("the handler panicked: {}", panic_message(&*panic)))),
             Err(_) => Err(HandlerError::retry(format!("the handler did not answer within {:?}", self.timeout))),
         }
     }
 
-    pub(super) fn attempt<'a>(&self, job: &'a Job, attempt: u32, last_attempt: bool) -> Attempt<'a> {
+    pub(super) fn attempt<'a>(&self, job: &'a Job, attempt: u32, last_attempt: bool, deadline: Instant) -> Attempt<'a> {
         Attempt {
             group: self.group,
             record: &job.record,
@@ -195,6 +197,7 @@ impl Runner {
             attempt,
             last_attempt,
             now: self.clock.now(),
+            deadline,
         }
     }
 

@@ -79,9 +79,9 @@ impl Runner {
         handlings.sort_by(|one, other| one.job.record.key.cmp(&other.job.record.key));
         let tries = AtomicU32::new(0);
         let answer = self
-            .contained(REPEATS, || {
+            .contained(REPEATS, |deadline| {
                 tries.fetch_add(1, Ordering::Relaxed);
-                Box::pin(self.transaction(&handlings))
+                self.transaction(&handlings, deadline)
             })
             .await;
         let contended = tries.into_inner() > 1;
@@ -115,7 +115,11 @@ impl Runner {
         Some(Handling { job, event, handler: &**handler, last_attempt, span, place })
     }
 
-    async fn transaction<'a>(&'a self, handlings: &[Handling<'a>]) -> Result<Committed, HandlerError> {
+    async fn transaction<'a>(
+        &'a self,
+        handlings: &[Handling<'a>],
+        deadline: Instant,
+    ) -> Result<Committed, HandlerError> {
         let database = shared_database(handlings)?;
         let now = self.clock.now();
         let mut tx = database.begin().await?;
@@ -128,7 +132,7 @@ impl Runner {
         for call in calls(handlings.iter().filter(|handling| new.remove(&handling.event))) {
             let began = Instant::now();
             let attempt = |of: &&Handling<'a>| {
-                let attempt = Attempt { now, ..self.attempt(of.job, 1, of.last_attempt) };
+                let attempt = Attempt { now, ..self.attempt(of.job, 1, of.last_attempt, deadline) };
                 (attempt, of.span.clone())
             };
             let attempts = call.iter().map(attempt).collect();

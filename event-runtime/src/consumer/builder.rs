@@ -132,7 +132,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// How long an attempt may take before it counts as failed; 30 s by default.
+    /// How long an attempt may take before it counts as failed; 30 s by default. Handlers are told by
+    /// [`Delivery::deadline`](crate::Delivery::deadline).
     pub fn handler_timeout(mut self, timeout: Duration) -> Self {
         self.settings.handler_timeout = timeout;
         self

@@ -231,7 +231,8 @@ impl Custody {
                 let bury = matches!(task, Task::Bury(_));
                 return if bury { Outcome::BuryFailed } else { Outcome::Failed(HandlerError::from(error)) };
             }
-            let attempt = runner.attempt(&job, number, true);
+            // It asks the inbox, not the handler, so its deadline says nothing.
+            let attempt = runner.attempt(&job, number, true, Instant::now());
             let outcome = match task {
                 Task::Handle { .. } => match attempt.is_done(&rows.database).await {
                     // A plain handler does not look there itself: for records beside others that would cost too much. So

@@ -1,13 +1,14 @@
 //! What a stranger may write to a topic: whatever it is, it is taken, refused in words or passed over, and keeps its dead
 //! letter readable.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shared_events::{CorrelationId, Currency, Envelope, Event, EventId, Money, Topic, topics::ORDERS};
 use test_support::fuzz::{Fields, assert_presentable, fuzz};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
@@ -210,6 +211,7 @@ fn handle(job: &Job) -> bool {
                 attempt: 1,
                 last_attempt: false,
                 now: Timestamp::UNIX_EPOCH,
+                deadline: Instant::now() + Duration::from_secs(60),
             };
             match handler.handle(attempt).now_or_never().expect("it waits for nothing") {
                 Ok(handled) => {

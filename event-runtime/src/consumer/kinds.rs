@@ -12,6 +12,7 @@ use std::slice;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use shared_events::Envelope;
+use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
 use super::router::{UndecodableError, WrongKeyError};
@@ -33,6 +34,8 @@ pub(super) struct Attempt<'a> {
     pub(super) attempt: u32,
     pub(super) last_attempt: bool,
     pub(super) now: Timestamp,
+    /// Until when it may run.
+    pub(super) deadline: Instant,
 }
 
 /// How a record was handled.
@@ -135,7 +138,8 @@ impl<H: BatchHandler> Handler for Transactional<H> {
             let Some((mut tx, mut outbox)) = attempt.mark(&self.database, &delivery, Fate::Handled).await? else {
                 return Ok(Handled::Duplicate);
             };
-            self.handler.handle_batch(&mut tx, slice::from_ref(&delivery), slice::from_mut(&mut outbox)).await?;
+            let (deliveries, outboxes) = (slice::from_ref(&delivery), slice::from_mut(&mut outbox));
+            attempt.own(self.handler.handle_batch(&mut tx, deliveries, outboxes)).await?;
             self.database.commit(tx, outbox).await?;
             Ok(Handled::Done)
         })
@@ -151,6 +155,7 @@ impl<H: BatchHandler> Handler for Transactional<H> {
 
     fn handle_within<'a>(&'a self, tx: &'a mut Tx, attempts: Vec<(Attempt<'a>, Span)>) -> Answer<'a, Vec<Outbox>> {
         Box::pin(async move {
+            let Some((first, _)) = attempts.first() else { return Ok(Vec::new()) };
             let decode = |(attempt, span): &(Attempt<'_>, Span)| span.in_scope(|| attempt.decode());
             let deliveries = attempts.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
             let mut outboxes: Vec<_> = attempts
@@ -158,7 +163,7 @@ impl<H: BatchHandler> Handler for Transactional<H> {
                 .zip(&deliveries)
                 .map(|((attempt, _), delivery)| Outbox::caused_by(attempt.group, delivery))
                 .collect();
-            self.handler.handle_batch(tx, &deliveries, &mut outboxes).await?;
+            first.own(self.handler.handle_batch(tx, &deliveries, &mut outboxes)).await?;
             Ok(outboxes)
         })
     }
@@ -198,7 +203,7 @@ impl<H: EffectHandler> Handler for Effect<H> {
                 tx.rollback().await?;
                 return Ok(Handled::Duplicate);
             }
-            let plan = match self.handler.prepare(&mut tx, &delivery).await? {
+            let plan = match attempt.own(self.handler.prepare(&mut tx, &delivery)).await? {
                 Prepared::Do(plan) => plan,
                 Prepared::Nothing => {
                     inbox::record(&mut tx, attempt.group, id, attempt.replay, Fate::Handled, attempt.now).await?;
@@ -208,11 +213,11 @@ impl<H: EffectHandler> Handler for Effect<H> {
             };
             tx.commit().await?;
             // A crash from here to the last commit repeats the effect, under the same idempotency key.
-            let outcome = self.handler.effect(&plan, &delivery).await?;
+            let outcome = attempt.own(self.handler.effect(&plan, &delivery)).await?;
             let Some((mut tx, mut outbox)) = attempt.mark(&self.database, &delivery, Fate::Handled).await? else {
                 return Ok(Handled::Duplicate);
             };
-            self.handler.complete(&mut tx, &mut outbox, &delivery, outcome).await?;
+            attempt.own(self.handler.complete(&mut tx, &mut outbox, &delivery, outcome)).await?;
             self.database.commit(tx, outbox).await?;
             Ok(if self.handler.proves_dependency(&plan) { Handled::Done } else { Handled::Nothing })
         })
@@ -243,7 +248,8 @@ impl<H: PlainHandler> Handler for Plain<H> {
 
     fn handle<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, Handled> {
         Box::pin(async move {
-            self.0.handle(&attempt.decode()?).await?;
+            let delivery = attempt.decode()?;
+            attempt.own(self.0.handle(&delivery)).await?;
             Ok(Handled::Done)
         })
     }
@@ -258,7 +264,7 @@ impl<H: RawHandler> Handler for Raw<H> {
 
     fn handle<'a>(&'a self, attempt: Attempt<'a>) -> Answer<'a, Handled> {
         Box::pin(async move {
-            self.0.handle(attempt.record).await?;
+            attempt.own(self.0.handle(attempt.record)).await?;
             Ok(Handled::Done)
         })
     }
@@ -278,8 +284,19 @@ impl Attempt<'_> {
             attempt: self.attempt,
             last_attempt: self.last_attempt,
             now: self.now,
+            deadline: self.deadline,
             span: Span::current(),
         })
+    }
+
+    /// Awaits a handler's own code. Code that blocks its thread is not cut off at the deadline, so what it answers after it
+    /// is its failure, and nothing of it is committed.
+    async fn own<T>(&self, code: impl Future<Output = Result<T, HandlerError>>) -> Result<T, HandlerError> {
+        let answer = code.await?;
+        match Instant::now().checked_duration_since(self.deadline) {
+            None => Ok(answer),
+            Some(late) => Err(HandlerError::retry(format!("the handler answered {late:?} after its deadline"))),
+        }
     }
 
     /// Whether the inbox of `database` says that nothing may follow.

@@ -4,6 +4,7 @@ mod batch_speed;
 mod batches;
 mod crashes;
 mod dead_letters;
+mod deadlines;
 mod failures;
 mod hand_over;
 mod hostile;

@@ -121,5 +121,14 @@ pub fn delivered<E: Event>(event: E, service: &str) -> Delivery<E> {
     envelope.attempt = Some(2);
     envelope.traceparent = Some(format!("00-{TRACE_ID}-00f067aa0ba902b7-01"));
     let origin = Origin { topic: E::TOPIC.name.to_owned(), partition: 3, offset: 7 };
-    Delivery { event, envelope, origin, attempt: 1, last_attempt: false, now, span: tracing::Span::none() }
+    Delivery {
+        event,
+        envelope,
+        origin,
+        attempt: 1,
+        last_attempt: false,
+        now,
+        deadline: tokio::time::Instant::now() + Duration::from_secs(30),
+        span: tracing::Span::none(),
+    }
 }

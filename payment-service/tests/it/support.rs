@@ -99,9 +99,14 @@ pub struct Payments {
 
 impl Payments {
     pub async fn at(gateway_url: &str) -> Payments {
+        Payments::waiting(gateway_url, GATEWAY_TIMEOUT).await
+    }
+
+    /// With so much time for an answer.
+    pub async fn waiting(gateway_url: &str, timeout: Duration) -> Payments {
         let files = TempDatabase::any().await;
         let database = files.migrated(store::MIGRATIONS).await;
-        let gateway = Gateway::new(gateway_url, GATEWAY_TIMEOUT).unwrap();
+        let gateway = Gateway::new(gateway_url, timeout).unwrap();
         let skipped = Arc::new(Mutex::new(SignedDuration::ZERO));
         let clock = {
             let skipped = skipped.clone();
@@ -141,6 +146,7 @@ impl Payments {
             attempt,
             last_attempt: handler.retry().is_last(attempt),
             now,
+            deadline: tokio::time::Instant::now() + LONGEST_ATTEMPT,
             span: tracing::Span::none(),
         }
     }

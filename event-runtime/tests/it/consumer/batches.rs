@@ -1,6 +1,9 @@
 //! Records that share a transaction, handled one by one or together. On PostgreSQL where TEST_DATABASE_URL is set.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+};
 
 use event_runtime::{
     BatchHandler, ConsumerBuilder, Database, Delivery, HandlerError, Outbox, RetryPolicy, TransactionalHandler, Tx,
@@ -277,4 +280,23 @@ async fn what_is_handled_together_is_sorted_and_names_no_key_twice_and_each_key_
     }
     assert_eq!(scene.metric("consumer_records_handled_total"), 61.0);
     assert_eq!(scene.metric("consumer_handler_seconds_count"), 61.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_records_of_a_batch_have_one_deadline() {
+    let backlog = Backlog::new(How::OneByOne).await;
+    for _ in 0..20 {
+        backlog.scene.publish("a", "ok").await;
+    }
+    backlog.work_off(("a", 20), 21).await;
+    let deadlines = backlog.scene.script.deadlines.lock().unwrap().clone();
+    let each: HashSet<_> = deadlines.iter().map(|(deadline, _)| *deadline).collect();
+    let (batches, batched) =
+        ["count", "sum"].map(|of| backlog.scene.metric(&format!("consumer_batch_records_{of}"))).into();
+    assert_eq!(
+        (deadlines.len(), each.len() as f64),
+        (21, 21.0 - batched + batches),
+        "one a transaction: {deadlines:?}"
+    );
+    assert!(batches > 0.0);
 }

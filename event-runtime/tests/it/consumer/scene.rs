@@ -34,7 +34,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const TOPIC: Topic = Topic { name: "notes", partitions: 1, retention: Duration::from_secs(3600) };
 
 /// A note says by its first word what becomes of it: `fail 2 …` fails twice; `reject`, `panic`, `hang` do so once or for
-/// ever; `slow 300 …` takes 300 ms; all others work.
+/// ever; `slow 300 …` takes 300 ms; `overdue` blocks the thread at the first attempt, until its time is up; all others
+/// work.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Note {
     pub key: String,
@@ -63,6 +64,8 @@ pub struct Script(Arc<Shared>);
 #[derive(Default)]
 pub struct Shared {
     handled: Mutex<Vec<(Note, u32, Instant)>>,
+    /// By attempt: until when it may run, and how long that is.
+    pub deadlines: Mutex<Vec<(tokio::time::Instant, Duration)>>,
     exhausted: Mutex<Vec<String>>,
     pub effects: AtomicUsize,
     pub begun: AtomicUsize,
@@ -84,6 +87,7 @@ impl Script {
     pub async fn play(&self, delivery: &Delivery<Note>) -> Result<(), HandlerError> {
         self.begun.fetch_add(1, Ordering::SeqCst);
         self.running.fetch_add(1, Ordering::SeqCst);
+        self.deadlines.lock().unwrap().push((delivery.deadline, delivery.remaining()));
         let outcome = self.act(delivery).await;
         self.running.fetch_sub(1, Ordering::SeqCst);
         outcome
@@ -104,6 +108,7 @@ impl Script {
             "reject" => return Err(HandlerError::reject("never")),
             "panic" if delivery.attempt == 1 => panic!("a panic on purpose"),
             "hang" if delivery.attempt == 1 => pending().await,
+            "overdue" if delivery.attempt == 1 => while !delivery.remaining().is_zero() {},
             "slow" => tokio::time::sleep(Duration::from_millis(number)).await,
             _ => {}
         }
