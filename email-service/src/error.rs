@@ -19,7 +19,9 @@ impl From<MailError> for HandlerError {
     fn from(error: MailError) -> Self {
         match error {
             MailError::Letter(_) | MailError::Send(SendError::Refused(_)) => HandlerError::reject(error),
-            MailError::Send(SendError::NotNow(_) | SendError::Slow) => HandlerError::retry(error),
+            MailError::Send(SendError::NotNow(_) | SendError::Slow | SendError::NoTimeLeft) => {
+                HandlerError::retry(error)
+            }
             MailError::Send(SendError::Away(_) | SendError::Folder(_)) => HandlerError::unavailable(error),
             // Handed on as it is: the runtime tells an outage and a deadlock from a failure by the database's error.
             MailError::Database(error) => error.into(),

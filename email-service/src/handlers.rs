@@ -3,7 +3,7 @@
 mod order_cancelled;
 mod order_completed;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use event_runtime::{Delivery, HandlerError, Outbox, Prepared, RetryPolicy, Tx};
 use lettre::message::Mailbox;
@@ -14,12 +14,14 @@ use shared_events::MailSent;
 use crate::{
     error::MailError,
     letter::{self, Letter, masked},
-    mailer::Mailer,
+    mailer::{Mailer, PROBE_TIMEOUT},
     store,
 };
 
 /// A mail is to go out sooner or later: only what the server refuses for good is given up.
 const RETRY: RetryPolicy = RetryPolicy::unlimited();
+/// What an attempt needs once the mail is sent, or was not: so long before its deadline the server is waited for no more.
+const DATABASE_TIME: Duration = Duration::from_secs(2);
 
 /// Sends letters: what the handlers share.
 #[derive(Clone, Debug)]
@@ -63,7 +65,8 @@ impl Post {
     async fn send<E>(&self, plan: &Addressed, delivery: &Delivery<E>) -> Result<Addressed, MailError> {
         let Addressed { letter, message_id } = plan;
         let mail = letter.message(&self.0.from, message_id, delivery.envelope.time)?;
-        self.0.mailer.send(&format!("{}.{}", letter.order_id, letter.about), &mail).await?;
+        let until = delivery.deadline - PROBE_TIMEOUT - DATABASE_TIME;
+        self.0.mailer.send(&format!("{}.{}", letter.order_id, letter.about), &mail, until).await?;
         Ok(plan.clone())
     }
 

@@ -5,7 +5,9 @@ mod smtp;
 
 pub use folder::Folder;
 use lettre::Message;
+pub(crate) use smtp::PROBE_TIMEOUT;
 pub use smtp::{Smtp, SmtpServer};
+use tokio::time::Instant;
 
 /// One of the two.
 #[derive(Clone, Debug)]
@@ -25,6 +27,9 @@ pub enum SendError {
     /// The server does not take this mail now.
     #[error("the mail server does not take the mail now")]
     NotNow(#[source] lettre::transport::smtp::Error),
+    /// The time of whoever sends is up: the server was not asked.
+    #[error("no time is left to send the mail")]
+    NoTimeLeft,
     /// The server takes mails, and took too long over this one.
     #[error("the mail server took too long")]
     Slow,
@@ -37,13 +42,14 @@ pub enum SendError {
 }
 
 impl Mailer {
-    /// Sends or writes a mail. `name` names the file; a mail with the same name replaces it.
+    /// Sends or writes a mail; a server has until `until` to take it. `name` names the file; a mail with the same name
+    /// replaces it.
     ///
     /// # Errors
     /// When the mail did not go out.
-    pub async fn send(&self, name: &str, mail: &Message) -> Result<(), SendError> {
+    pub async fn send(&self, name: &str, mail: &Message, until: Instant) -> Result<(), SendError> {
         match self {
-            Mailer::Smtp(smtp) => smtp.send(mail).await,
+            Mailer::Smtp(smtp) => smtp.send(mail, until).await,
             Mailer::Folder(folder) => folder.write(name, &mail.formatted()).await.map_err(SendError::Folder),
         }
     }

@@ -226,14 +226,15 @@ struct Charging {
 }
 
 impl Charging {
-    async fn charge(&self, order: &OrderCreated) -> Result<(), HandlerError> {
+    async fn charge(&self, delivery: &Delivery<OrderCreated>) -> Result<(), HandlerError> {
+        let order = &delivery.event;
         *self.calls.lock().unwrap_or_else(PoisonError::into_inner).entry(order.order_id).or_default() += 1;
         let key = match self.way {
             // The mistake: whoever makes a key for each request has none for the order.
             Way::Unprotected => OrderId::new(),
             Way::KeyKept | Way::Inbox => order.order_id,
         };
-        let charged = self.gateway.charge(key, order.total, &order.payment_token, || true).await;
+        let charged = self.gateway.charge(key, order.total, &order.payment_token, delivery.deadline, || true).await;
         charged.map(drop).map_err(HandlerError::retry)
     }
 }
@@ -245,7 +246,7 @@ impl PlainHandler for WithoutInbox {
     type Event = OrderCreated;
 
     async fn handle(&self, delivery: &Delivery<OrderCreated>) -> Result<(), HandlerError> {
-        self.0.charge(&delivery.event).await
+        self.0.charge(delivery).await
     }
 }
 
@@ -262,7 +263,7 @@ impl EffectHandler for WithInbox {
     }
 
     async fn effect(&self, (): &(), delivery: &Delivery<OrderCreated>) -> Result<(), HandlerError> {
-        self.0.charge(&delivery.event).await
+        self.0.charge(delivery).await
     }
 
     async fn complete(

@@ -49,7 +49,9 @@ impl From<PaymentError> for HandlerError {
     fn from(error: PaymentError) -> HandlerError {
         match error {
             PaymentError::Gateway { ref source, .. } => match source {
-                GatewayError::NoAnswer(_) | GatewayError::Failed { .. } => HandlerError::retry(error),
+                GatewayError::NoAnswer(_) | GatewayError::Failed { .. } | GatewayError::NoTimeLeft => {
+                    HandlerError::retry(error)
+                }
                 // Nothing was asked of the gateway, and no other order would fare better.
                 GatewayError::RateLimited(_)
                 | GatewayError::Unreachable(_)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header, redirect};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shared_events::{Money, OrderId};
+use tokio::time::Instant;
 
 use line::Line;
 
@@ -71,6 +72,9 @@ pub enum GatewayError {
     /// It gets too many requests, and did not act.
     #[error("the payment gateway is asked too often and wants {wait:?} of rest", wait = .0)]
     RateLimited(Duration),
+    /// The time of whoever asks is up: this request was not made.
+    #[error("no time is left to ask the payment gateway")]
+    NoTimeLeft,
     /// It cannot be reached, and did not act.
     #[error("the payment gateway cannot be reached")]
     Unreachable(#[source] reqwest::Error),
@@ -118,7 +122,7 @@ impl Gateway {
     /// When the HTTP client cannot be made.
     pub fn new(url: &str, timeout: Duration) -> Result<Gateway, reqwest::Error> {
         // A charge that is redirected would be a charge nobody knows where.
-        let client = Client::builder().timeout(timeout).redirect(redirect::Policy::none()).build()?;
+        let client = Client::builder().redirect(redirect::Policy::none()).build()?;
         Ok(Gateway { client, url: url.trim_end_matches('/').to_owned(), timeout, line: Line::default() })
     }
 
@@ -127,8 +131,8 @@ impl Gateway {
         RATE_LIMIT_PATIENCE + self.timeout * 3
     }
 
-    /// Charges an order. Repeating it takes no more money. Where the gateway asks to wait, this waits, for as long as
-    /// `alive` holds and up to 20 s.
+    /// Charges an order, until `until`. Repeating it takes no more money. Where the gateway asks to wait, this waits, for as
+    /// long as `alive` holds and up to 20 s.
     ///
     /// # Errors
     /// See [`GatewayError`]. When `alive` no longer holds: [`GatewayError::RateLimited`].
@@ -137,56 +141,72 @@ impl Gateway {
         order: OrderId,
         amount: Money,
         token: &str,
+        until: Instant,
         alive: impl Fn() -> bool + Send,
     ) -> Result<ChargeAnswer, GatewayError> {
-        self.line.pass(RATE_LIMIT_PATIENCE, alive, || self.charge_once(order, amount, token)).await
+        self.line.pass(patience(until), alive, || self.charge_once(order, amount, token, until)).await
     }
 
-    /// The charge made for an order, if there is one.
+    /// The charge made for an order, if there is one; asked for until `until`.
     ///
     /// # Errors
     /// See [`GatewayError`].
-    pub async fn find(&self, order: OrderId) -> Result<Option<Charge>, GatewayError> {
+    pub async fn find(&self, order: OrderId, until: Instant) -> Result<Option<Charge>, GatewayError> {
         let url = format!("{}/charges", self.url);
-        let response = send(self.client.get(url).query(&[("idempotencyKey", order)])).await?;
+        let response = self.send(self.client.get(url).query(&[("idempotencyKey", order)]), until).await?;
         let charges: Vec<Charge> = read(accepted(response).await?).await?;
         Ok(charges.into_iter().next())
     }
 
-    /// Gives a charge back. Repeating it gives no more money.
+    /// Gives a charge back, until `until`. Repeating it gives no more money.
     ///
     /// # Errors
     /// See [`GatewayError`].
-    pub async fn refund(&self, charge_id: &str) -> Result<Charge, GatewayError> {
+    pub async fn refund(&self, charge_id: &str, until: Instant) -> Result<Charge, GatewayError> {
         let url = format!("{}/charges/{charge_id}/refunds", self.url);
-        let refund_once = || async { read(accepted(send(self.client.post(&url)).await?).await?).await };
-        self.line.pass(RATE_LIMIT_PATIENCE, || true, refund_once).await
+        let refund_once = || async { read(accepted(self.send(self.client.post(&url), until).await?).await?).await };
+        self.line.pass(patience(until), || true, refund_once).await
     }
 
-    async fn charge_once(&self, order: OrderId, amount: Money, token: &str) -> Result<ChargeAnswer, GatewayError> {
+    async fn charge_once(
+        &self,
+        order: OrderId,
+        amount: Money,
+        token: &str,
+        until: Instant,
+    ) -> Result<ChargeAnswer, GatewayError> {
         let request = self
             .client
             .post(format!("{}/charges", self.url))
             .header("idempotency-key", order.to_string())
             .json(&ChargeBody { amount, token });
-        let response = send(request).await?;
+        let response = self.send(request, until).await?;
         if response.status() == StatusCode::PAYMENT_REQUIRED {
             let reason = detail(response).await;
             return Ok(ChargeAnswer::Declined { reason });
         }
         Ok(ChargeAnswer::Charged(read(accepted(response).await?).await?))
     }
+
+    async fn send(&self, request: RequestBuilder, until: Instant) -> Result<Response, GatewayError> {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(GatewayError::NoTimeLeft);
+        }
+        request.timeout(left.min(self.timeout)).send().await.map_err(|error| {
+            // Without a connection nothing was asked; later than that, nobody knows what was done.
+            if error.is_connect() || error.is_builder() {
+                GatewayError::Unreachable(error)
+            } else {
+                GatewayError::NoAnswer(error)
+            }
+        })
+    }
 }
 
-async fn send(request: RequestBuilder) -> Result<Response, GatewayError> {
-    request.send().await.map_err(|error| {
-        // Without a connection nothing was asked; later than that, nobody knows what was done.
-        if error.is_connect() || error.is_builder() {
-            GatewayError::Unreachable(error)
-        } else {
-            GatewayError::NoAnswer(error)
-        }
-    })
+/// How long a request that has time until then waits its turn.
+fn patience(until: Instant) -> Duration {
+    RATE_LIMIT_PATIENCE.min(until.saturating_duration_since(Instant::now()))
 }
 
 async fn accepted(response: Response) -> Result<Response, GatewayError> {

@@ -5,8 +5,9 @@ mod order_created;
 
 use std::time::Duration;
 
-use event_runtime::{Clock, ConsumerBuilder, Database};
+use event_runtime::{Clock, ConsumerBuilder, Database, Delivery};
 use shared_events::topics;
+use tokio::time::Instant;
 
 use crate::gateway::Gateway;
 
@@ -19,6 +20,12 @@ const DATABASE_TIME: Duration = Duration::from_secs(4);
 /// After this an attempt is given up, and asks the gateway nothing more.
 fn longest_attempt(gateway: &Gateway) -> Duration {
     gateway.longest_wait() + DATABASE_TIME
+}
+
+/// Until when an attempt asks the gateway: what follows has half of the database's time, and the gateway's silence is said
+/// before the attempt is cut off.
+fn asks_until<E>(delivery: &Delivery<E>) -> Instant {
+    delivery.deadline - DATABASE_TIME / 2
 }
 
 /// The consumer with every handler.

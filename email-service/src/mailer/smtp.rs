@@ -2,13 +2,13 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use axum::http::Uri;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor, transport::smtp::Error};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::SendError;
 
 const DEFAULT_PORT: u16 = 25;
 /// How long a server that failed may take to show that it is there.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// "Service not available, closing transmission channel" (RFC 5321): the server speaks for itself, not of the mail.
 const CLOSING: u16 = 421;
 /// Answers about who is sending (RFC 4954): every mail would get them.
@@ -60,8 +60,13 @@ impl Smtp {
         Smtp { transport, server: server.clone(), timeout }
     }
 
-    pub(super) async fn send(&self, mail: &Message) -> Result<(), SendError> {
-        let failure = match timeout(self.timeout, self.transport.send_raw(mail.envelope(), &mail.formatted())).await {
+    pub(super) async fn send(&self, mail: &Message, until: Instant) -> Result<(), SendError> {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(SendError::NoTimeLeft);
+        }
+        let within = left.min(self.timeout);
+        let failure = match timeout(within, self.transport.send_raw(mail.envelope(), &mail.formatted())).await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => answered(error)?,
             Err(_) => None,

@@ -10,6 +10,8 @@ use test_support::{
     smtp::Answer,
 };
 
+use tokio::time::Instant;
+
 use crate::{NOW, completed, database, post, post_within};
 
 /// The class of a failure, and its words.
@@ -102,4 +104,19 @@ async fn a_name_that_does_not_resolve_is_an_outage() {
 async fn a_mail_is_tried_for_ever_unless_it_is_refused() {
     let sink = SmtpSink::start().await;
     assert!(!ConfirmOrder(post(&sink)).retry().is_last(u32::MAX));
+}
+
+#[tokio::test]
+async fn the_server_is_waited_for_no_longer_than_the_attempt_may_run_and_not_asked_after_that() {
+    let (_place, database) = database().await;
+    let sink = SmtpSink::start().await;
+    let handler = ConfirmOrder(post_within(&sink, Duration::from_secs(60)));
+    sink.answer(Answer::After(Duration::from_secs(60)));
+    let mut delivery = delivery(completed("ann@example.com"), NOW);
+    for (left, words) in [(4, "the mail server took too long"), (2, "no time is left to send the mail")] {
+        delivery.deadline = Instant::now() + Duration::from_secs(left);
+        let error = effect(&database, &handler, &delivery).await.unwrap_err();
+        assert_eq!(class(&error), ("retry", words.to_owned()));
+        assert!(delivery.remaining() > Duration::from_secs(1), "{:?}", delivery.remaining());
+    }
 }

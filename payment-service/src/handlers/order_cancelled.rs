@@ -13,7 +13,7 @@ use crate::{
     domain::{OnCancelled, Payment, State},
     error::PaymentError,
     gateway::{Charge, Gateway},
-    handlers::longest_attempt,
+    handlers::{asks_until, longest_attempt},
     store,
 };
 
@@ -92,17 +92,17 @@ impl EffectHandler for RefundOrder {
     }
 
     async fn effect(&self, undo: &Undo, delivery: &Delivery<OrderCancelled>) -> Result<Undone, HandlerError> {
-        let order = delivery.event.order_id;
+        let (order, until) = (delivery.event.order_id, asks_until(delivery));
         let open = |source| PaymentError::Gateway { order, source };
         let charge_id = match undo {
             Undo::Refund { charge_id } => charge_id.clone(),
-            Undo::LookUp { unsettled_since } => match self.gateway.find(order).await.map_err(open)? {
+            Undo::LookUp { unsettled_since } => match self.gateway.find(order, until).await.map_err(open)? {
                 Some(charge) => charge.id,
                 None if self.is_settled(*unsettled_since) => return Ok(Undone::NoCharge),
                 None => return Err(PaymentError::Unsettled(order).into()),
             },
         };
-        Ok(Undone::Refunded(self.gateway.refund(&charge_id).await.map_err(open)?))
+        Ok(Undone::Refunded(self.gateway.refund(&charge_id, until).await.map_err(open)?))
     }
 
     async fn complete(

@@ -19,6 +19,7 @@ use crate::{
     domain::{EXPIRED, NO_ANSWER, OnCreated, Payment, State},
     error::PaymentError,
     gateway::{Charge, ChargeAnswer, ChargeStatus, Gateway, GatewayError},
+    handlers::asks_until,
     store,
 };
 
@@ -77,15 +78,15 @@ impl ChargeOrder {
         asked_at: Option<Timestamp>,
         delivery: &Delivery<OrderCreated>,
     ) -> Result<Answer, PaymentError> {
-        let order = &delivery.event;
+        let (order, until) = (&delivery.event, asks_until(delivery));
         let open = |source| open(delivery, source);
         if asked_at.is_some()
-            && let Some(charge) = self.gateway.find(order.order_id).await.map_err(open)?
+            && let Some(charge) = self.gateway.find(order.order_id, until).await.map_err(open)?
         {
             return Ok(taken(charge));
         }
         let alive = || self.clock.now() <= order.expires_at;
-        let answer = self.gateway.charge(order.order_id, order.total, &order.payment_token, alive).await;
+        let answer = self.gateway.charge(order.order_id, order.total, &order.payment_token, until, alive).await;
         match answer {
             Ok(ChargeAnswer::Charged(charge)) => Ok(taken(charge)),
             // It is said of this request; an earlier one, whose answer nobody heard, may charge yet.
@@ -101,7 +102,7 @@ impl ChargeOrder {
             },
             Err(GatewayError::NoAnswer(_) | GatewayError::Failed { .. }) if delivery.last_attempt => {
                 let asked_at = self.clock.now();
-                match self.gateway.find(order.order_id).await.map_err(open)? {
+                match self.gateway.find(order.order_id, until).await.map_err(open)? {
                     Some(charge) => Ok(taken(charge)),
                     None => Ok(Answer::NotCharged { reason: NO_ANSWER.to_owned(), unsettled_since: Some(asked_at) }),
                 }
@@ -112,9 +113,9 @@ impl ChargeOrder {
 
     /// Gives back what was taken for an order that has expired.
     async fn look_up(&self, asked_at: Timestamp, delivery: &Delivery<OrderCreated>) -> Result<Answer, PaymentError> {
-        let open = |source| open(delivery, source);
-        match self.gateway.find(delivery.event.order_id).await.map_err(open)? {
-            Some(charge) => Ok(Answer::GivenBack(self.gateway.refund(&charge.id).await.map_err(open)?)),
+        let (until, open) = (asks_until(delivery), |source| open(delivery, source));
+        match self.gateway.find(delivery.event.order_id, until).await.map_err(open)? {
+            Some(charge) => Ok(Answer::GivenBack(self.gateway.refund(&charge.id, until).await.map_err(open)?)),
             None => Ok(Answer::NotCharged { reason: EXPIRED.to_owned(), unsettled_since: Some(asked_at) }),
         }
     }
@@ -131,7 +132,7 @@ fn taken(charge: Charge) -> Answer {
 fn open(delivery: &Delivery<OrderCreated>, source: GatewayError) -> PaymentError {
     let order = delivery.event.order_id;
     match source {
-        GatewayError::NoAnswer(_) | GatewayError::Failed { .. } if delivery.last_attempt => {
+        GatewayError::NoAnswer(_) | GatewayError::Failed { .. } | GatewayError::NoTimeLeft if delivery.last_attempt => {
             PaymentError::Unknown { order, source }
         }
         source => PaymentError::Gateway { order, source },

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use event_runtime::HandlerError;
 use payment_service::domain::{NO_ANSWER, State};
 use serde_json::json;
 use test_support::eventually;
@@ -114,4 +115,28 @@ async fn an_order_cancelled_while_its_outcome_is_unknown_keeps_no_charge() {
     // And the dead letter is replayed.
     assert_eq!(payments.handle(&payments.charge, &order).await, (vec![], 1));
     assert_eq!(gateway.charges_of(order.order_id).await, ["refunded"]);
+}
+
+#[tokio::test]
+async fn the_gateway_is_waited_for_no_longer_than_the_attempt_may_run_and_not_asked_after_that() {
+    let gateway = FakeGateway::start().await;
+    let payments = Payments::waiting(&gateway.url(), Duration::from_secs(60)).await;
+    gateway.faults(json!({"mode": "slow", "delayMs": 600_000})).await;
+    let order = payments.order("tok_visa");
+    let mut charge = payments.delivery(&payments.charge, &order, 1);
+    let no_time = "no time is left to ask the payment gateway";
+    for (left, says) in [(3, "the payment gateway did not answer"), (1, no_time)] {
+        charge.deadline = Instant::now() + Duration::from_secs(left);
+        assert_retry_says(payments.until_crash(&payments.charge, &charge).await.map(drop), says);
+        assert!(charge.remaining() > Duration::from_millis(500), "{:?}", charge.remaining());
+    }
+    let cancelled = cancelled(&order);
+    let mut refund = payments.delivery(&payments.refund, &cancelled, 1);
+    refund.deadline = Instant::now() + Duration::from_secs(1);
+    assert_retry_says(payments.until_crash(&payments.refund, &refund).await.map(drop), no_time);
+}
+
+fn assert_retry_says(outcome: Result<(), HandlerError>, words: &str) {
+    let Err(HandlerError::Retry(error)) = outcome else { panic!("no retry: {outcome:?}") };
+    assert_eq!(error.source().unwrap().to_string(), words, "{error}");
 }
