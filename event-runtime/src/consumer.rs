@@ -32,6 +32,7 @@ mod fuzz;
 mod inspect;
 mod kinds;
 mod metrics;
+mod overrun;
 mod owned;
 mod poll;
 mod progress;
@@ -56,8 +57,9 @@ pub use self::{
     client::StartError,
     inspect::{InFlight, InFlightState},
     metrics::ConsumerMetrics,
+    overrun::Overrun,
 };
-use self::{dispatch::Control, poll::Pulse, rebalance::Membership};
+use self::{dispatch::Control, overrun::Overruns, poll::Pulse, rebalance::Membership};
 use crate::{
     Clock,
     config::KafkaConfig,
@@ -91,6 +93,7 @@ pub struct Consumer {
     closed: watch::Receiver<bool>,
     flood: watch::Receiver<Option<Flood>>,
     stall: watch::Receiver<Option<Stall>>,
+    overruns: Arc<Overruns>,
 }
 
 /// Why a consumer does not work.
@@ -129,6 +132,17 @@ pub enum NotReady {
         /// What stopped it.
         flood: Flood,
     },
+    /// One of its handlers blocks a thread.
+    #[error(
+        "consumer group {group} has a handler that blocks its thread, although its time is up: {overrun}. It cannot be cut \
+         off and its key waits for it; if it does not come back, restart the service"
+    )]
+    Blocked {
+        /// The group.
+        group: &'static str,
+        /// Which one; the one that has been running for the longest time.
+        overrun: Overrun,
+    },
     /// It has ended.
     #[error("consumer group {0} has stopped")]
     Stopped(&'static str),
@@ -161,6 +175,8 @@ impl Consumer {
             Err(NotReady::NothingRead { group: self.group, stall })
         } else if let Some(flood) = *self.flood.borrow() {
             Err(NotReady::DeadLetterFlood { group: self.group, flood })
+        } else if let Some(overrun) = self.overruns.longest() {
+            Err(NotReady::Blocked { group: self.group, overrun })
         } else {
             Ok(())
         }

@@ -15,6 +15,7 @@ use super::{
     dead_letter::{dead_letter, without_value},
     kinds::{Attempt, Handled},
     metrics::{ConsumerMetrics, EventLabels, RecordLabels},
+    overrun::Overruns,
     router::{Content, Job, UndecodableError},
 };
 use crate::{
@@ -35,6 +36,7 @@ pub(super) struct Runner {
     pub(super) producer: Producer,
     pub(super) timeout: Duration,
     pub(super) metrics: ConsumerMetrics,
+    pub(super) overruns: Arc<Overruns>,
 }
 
 impl Runner {
@@ -53,13 +55,16 @@ impl Runner {
         EventLabels { group: self.group, topic, r#type: job.event_type().to_owned() }
     }
 
-    async fn handle(&self, job: &Job, attempt: u32, last_attempt: bool) -> Outcome {
+    async fn handle(&self, job: &Arc<Job>, attempt: u32, last_attempt: bool) -> Outcome {
         let begun = Instant::now();
         let handler = match &job.content {
             Content::Event { handler, .. } | Content::Raw(handler) => handler,
             Content::Undecodable(why) => return Outcome::Failed(UndecodableError::new(why).into()),
         };
-        let handle = |deadline| handler.handle(self.attempt(job, attempt, last_attempt, deadline));
+        let handle = async |deadline| {
+            let _begun = self.overruns.begin(job, deadline);
+            handler.handle(self.attempt(job, attempt, last_attempt, deadline)).await
+        };
         match self.contained(CONTENTION_REPEATS, handle).await {
             Ok(handled) => {
                 self.count_handled(job, handled, begun.elapsed());
@@ -92,7 +97,7 @@ impl Runner {
 
     /// Writes the dead letter, and lets the handler say so. Both are repeated until they succeed: the offset must not be
     /// passed before.
-    async fn bury(&self, job: &Job, attempts: u32, error: &HandlerError) -> Outcome {
+    async fn bury(&self, job: &Arc<Job>, attempts: u32, error: &HandlerError) -> Outcome {
         let handler = match &job.content {
             Content::Raw(_) => {
                 let labels = RecordLabels { group: self.group, topic: job.record.origin.topic.clone() };
@@ -129,7 +134,10 @@ impl Runner {
             );
             return Outcome::Buried;
         }
-        let tell = |deadline| handler.exhausted(self.attempt(job, attempts, true, deadline), error);
+        let tell = async |deadline| {
+            let _begun = self.overruns.begin(job, deadline);
+            handler.exhausted(self.attempt(job, attempts, true, deadline), error).await
+        };
         match self.contained(CONTENTION_REPEATS, tell).await {
             Ok(()) => Outcome::Buried,
             // It would be rejected for ever, and hold back its partition. Delivered again, because the process ended before

@@ -53,7 +53,7 @@ pub(super) struct BatchEnded {
 
 /// A member with what its handling needs.
 struct Handling<'a> {
-    job: &'a Job,
+    job: &'a Arc<Job>,
     event: EventId,
     handler: &'a dyn super::kinds::Handler,
     last_attempt: bool,
@@ -111,7 +111,7 @@ impl Runner {
     fn handling<'a>(&self, place: usize, member: &'a Member) -> Option<Handling<'a>> {
         let Content::Event { envelope, handler } = &member.job.content else { return None };
         let span = self.span(&member.job, 1);
-        let (job, last_attempt, event) = (&*member.job, member.last_attempt, envelope.id);
+        let (job, last_attempt, event) = (&member.job, member.last_attempt, envelope.id);
         Some(Handling { job, event, handler: &**handler, last_attempt, span, place })
     }
 
@@ -136,6 +136,8 @@ impl Runner {
                 (attempt, of.span.clone())
             };
             let attempts = call.iter().map(attempt).collect();
+            // The first stands for all of them: nobody could tell which of them blocks the thread.
+            let _begun = self.overruns.begin(call[0].job, deadline);
             published.append(&mut call[0].handler.handle_within(&mut tx, attempts).await?);
             let took = began.elapsed() / call.len() as u32;
             call.iter().for_each(|handling| handled[handling.place] = (Handled::Done, took));

@@ -18,6 +18,7 @@ use super::{
     custody::Custody,
     dispatch::{Dispatcher, Work},
     ends::Ends,
+    overrun::Overruns,
     poll::{self, ClientFactory, Poller, Pulse},
     progress::Progress,
     rebalance::{Membership, Rebalances},
@@ -89,7 +90,7 @@ pub enum StartError {
     #[error("the consumer of group {0} has no handlers")]
     NoHandlers(&'static str),
     /// The system has no more threads.
-    #[error("the poll thread of group {group} cannot be started")]
+    #[error("the threads of group {group} cannot be started")]
     Thread {
         /// The group.
         group: &'static str,
@@ -139,6 +140,8 @@ pub(super) fn start(
             }
         }),
     };
+    let thread = |source| StartError::Thread { group, source };
+    let overruns = Overruns::start(group, context.metrics.clone()).map_err(thread)?;
     let first = clients.create().map_err(|source| StartError::Client { group, source })?;
     let batch = poll::Batch::within(&settings.limits);
     let poller = Poller { batch, clients, commands: commands.clone(), pulse: pulse.clone(), ends: ends.clone() };
@@ -148,7 +151,7 @@ pub(super) fn start(
         closing.send_replace(true);
     };
     let spawned = thread::Builder::new().name(format!("{group}-poll")).spawn(poll);
-    spawned.map_err(|source| StartError::Thread { group, source })?;
+    spawned.map_err(thread)?;
 
     let (tell_flood, flood) = watch::channel(None);
     let progress = Progress { group, ends, metrics: context.metrics.clone(), shown: HashSet::new(), flood: tell_flood };
@@ -169,6 +172,7 @@ pub(super) fn start(
         producer: context.producer,
         timeout: settings.handler_timeout,
         metrics: context.metrics,
+        overruns: overruns.clone(),
     };
     let dispatcher = Dispatcher {
         router,
@@ -182,7 +186,7 @@ pub(super) fn start(
         work: Work::new(),
     };
     tokio::spawn(dispatcher.run(incoming, requests).in_current_span());
-    Ok(Consumer { group, control, membership, pulse, closed, flood, stall })
+    Ok(Consumer { group, control, membership, pulse, closed, flood, stall, overruns })
 }
 
 /// The safe settings, where `-X` does not say otherwise.

@@ -11,7 +11,7 @@ use std::{
 use tokio::{
     sync::{mpsc, oneshot},
     task::{self, AbortHandle, JoinError, JoinSet},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tracing::Instrument;
 
@@ -37,6 +37,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the answer to a revoke waits, beyond its drain, until the database knows that the partitions are given back.
 /// Less than the poll thread's patience for the answer.
 const GIVE_BACK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long the end of a consumer waits for the attempts it has cut off: those that wait for something end at once.
+const CUT_OFF_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the owner of the consumer asks for.
 pub(super) enum Control {
@@ -135,7 +138,11 @@ impl Dispatcher {
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }
-        self.work.attempts.shutdown().await;
+        // One that blocks its thread may never come back: the group is left without it.
+        if timeout(CUT_OFF_PATIENCE, self.work.attempts.shutdown()).await.is_err() {
+            let attempts = self.work.attempts.len();
+            tracing::warn!(group = self.router.group, attempts, "left behind: attempts that block their threads");
+        }
         self.tell_poll_thread();
         self.custody.close().await;
         self.progress.forget_all();

@@ -27,6 +27,8 @@ pub struct ConsumerMetrics {
     pub(super) held_partitions: Family<GroupLabels, Gauge>,
     pub(super) careful_partitions: Family<GroupLabels, Gauge>,
     pub(super) crashes: Family<RecordLabels, Counter>,
+    pub(super) overruns: Family<GroupLabels, Counter>,
+    pub(super) blocked_threads: Family<GroupLabels, Gauge>,
     pub(super) dead_letter_floods: Family<GroupLabels, Counter>,
     pub(super) stopped_by_flood: Family<GroupLabels, Gauge>,
     pub(super) client_replacements: Family<GroupLabels, Counter>,
@@ -92,6 +94,8 @@ impl Default for ConsumerMetrics {
             held_partitions: Family::default(),
             careful_partitions: Family::default(),
             crashes: Family::default(),
+            overruns: Family::default(),
+            blocked_threads: Family::default(),
             dead_letter_floods: Family::default(),
             stopped_by_flood: Family::default(),
             client_replacements: Family::default(),
@@ -131,6 +135,9 @@ impl ConsumerMetrics {
         let careful = "Partitions whose records are handled alone because two owners in a row died";
         registry.register("careful_partitions", careful, self.careful_partitions.clone());
         registry.register("record_crashes", "Times that a record ended its process", self.crashes.clone());
+        let overruns = "Handlers that blocked their thread beyond their deadline";
+        registry.register("overruns", overruns, self.overruns.clone());
+        registry.register("blocked_threads", "Handlers that do so now", self.blocked_threads.clone());
         let floods = "Times that a flood of dead letters stopped the consumer";
         registry.register("dead_letter_floods", floods, self.dead_letter_floods.clone());
         let replacements = "Times that a Kafka client which failed, knew no broker or read nothing was replaced";
@@ -164,6 +171,8 @@ impl ConsumerMetrics {
         self.dead_letter_floods.get_or_create(&GroupLabels { group }).inc_by(0);
         self.stopped_by_flood.get_or_create(&GroupLabels { group }).set(0);
         drop(self.drain_seconds.get_or_create(&GroupLabels { group }));
+        self.overruns.get_or_create(&GroupLabels { group }).inc_by(0);
+        self.blocked_threads.get_or_create(&GroupLabels { group }).set(0);
         for &(topic, event_type) in events {
             self.crashes.get_or_create(&RecordLabels { group, topic: topic.to_owned() }).inc_by(0);
             for r#type in [event_type, NO_EVENT] {

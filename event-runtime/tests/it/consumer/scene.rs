@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     future::pending,
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -34,8 +34,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const TOPIC: Topic = Topic { name: "notes", partitions: 1, retention: Duration::from_secs(3600) };
 
 /// A note says by its first word what becomes of it: `fail 2 …` fails twice; `reject`, `panic`, `hang` do so once or for
-/// ever; `slow 300 …` takes 300 ms; `overdue` blocks the thread at the first attempt, until its time is up; all others
-/// work.
+/// ever; `slow 300 …` takes 300 ms; `block` and `overdue` block the thread at the first attempt, until they are let go and
+/// until their time is up; all others work.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Note {
     pub key: String,
@@ -66,6 +66,8 @@ pub struct Shared {
     handled: Mutex<Vec<(Note, u32, Instant)>>,
     /// By attempt: until when it may run, and how long that is.
     pub deadlines: Mutex<Vec<(tokio::time::Instant, Duration)>>,
+    /// Whether whoever blocks is let go.
+    let_go: (Mutex<bool>, Condvar),
     exhausted: Mutex<Vec<String>>,
     pub effects: AtomicUsize,
     pub begun: AtomicUsize,
@@ -108,12 +110,26 @@ impl Script {
             "reject" => return Err(HandlerError::reject("never")),
             "panic" if delivery.attempt == 1 => panic!("a panic on purpose"),
             "hang" if delivery.attempt == 1 => pending().await,
+            "block" if delivery.attempt == 1 => self.block(),
             "overdue" if delivery.attempt == 1 => while !delivery.remaining().is_zero() {},
             "slow" => tokio::time::sleep(Duration::from_millis(number)).await,
             _ => {}
         }
         self.handled.lock().unwrap().push((delivery.event.clone(), delivery.attempt, Instant::now()));
         Ok(())
+    }
+
+    /// Not for ever: a test that fails is to end.
+    fn block(&self) {
+        let (let_go, changed) = &self.let_go;
+        let kept = changed.wait_timeout_while(let_go.lock().unwrap(), 3 * PATIENCE, |let_go| !*let_go);
+        drop(kept.unwrap());
+    }
+
+    pub fn let_go(&self) {
+        let (let_go, changed) = &self.let_go;
+        *let_go.lock().unwrap() = true;
+        changed.notify_all();
     }
 
     /// Everything that was handled, as `key:text`.
