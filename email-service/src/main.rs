@@ -3,10 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use event_runtime::{
-    cli::{self, ServiceCommand},
-    shutdown,
-};
+use event_runtime::cli::{self, ServiceCommand};
 
 /// Tells customers by mail how their order ended.
 #[derive(Parser)]
@@ -16,15 +13,18 @@ struct Cli {
     command: ServiceCommand<email_service::Config>,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    cli::finish(match Cli::parse().command {
+fn main() -> ExitCode {
+    cli::finish(cli::run(command(Cli::parse().command)))
+}
+
+async fn command(command: ServiceCommand<email_service::Config>) -> anyhow::Result<u8> {
+    match command {
         ServiceCommand::Serve(config) => {
             let telemetry = config.service.telemetry.clone();
-            let work = async { email_service::bind(config).await?.run(shutdown::signal()).await };
+            let work = async { email_service::bind(config).await?.run_until_signal().await };
             cli::serve("email-service", &telemetry, work).await
         }
         ServiceCommand::Audit(args) => cli::audit("email-service", &args, email_service::audit).await,
         ServiceCommand::Outbox(args) => cli::outbox(&args).await,
-    })
+    }
 }

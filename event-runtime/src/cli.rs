@@ -16,7 +16,7 @@ pub use database::DatabaseArgs;
 pub use events::{ReadArgs, follow};
 pub use outbox::{OutboxArgs, outbox};
 pub use output::{Format, Output, Paint, finish, one_line, with_causes};
-pub use serve::{ServiceCommand, serve};
+pub use serve::{ServiceCommand, run, serve};
 
 /// Exit codes.
 pub mod exit {

@@ -232,6 +232,7 @@ mod tests {
             closed,
             flood: watch::channel(None).1,
             stall: watch::channel(None).1,
+            overruns: Overruns::start("notes-service", ConsumerMetrics::default()).unwrap(),
         };
         let began = Instant::now();
         let left = timeout_at(began + CLOSE_PATIENCE * 3, consumer.shutdown(Duration::from_millis(100))).await;

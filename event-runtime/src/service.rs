@@ -7,7 +7,7 @@ mod running;
 mod start;
 mod state;
 
-use std::{net::SocketAddr, pin::pin, sync::Arc};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::Router;
@@ -21,11 +21,15 @@ use crate::{
     error::Chain,
     outbox::OnPublished,
     producer::Producer,
+    shutdown,
     telemetry::{lines::SERVICE_SPAN, metrics::Metrics},
 };
 use http_server::HttpServer;
 use running::Running;
 use state::State;
+
+/// How long after its shutdown timeout a process may still be there: traces have 5 s to be sent.
+const LAST_PATIENCE: Duration = Duration::from_secs(6);
 
 /// A service that has its address and its (lazy) database, and lacks what makes it this service.
 pub struct ServiceBuilder {
@@ -80,6 +84,16 @@ impl Service {
     /// Where HTTP listens; with port 0 configured, the port the system chose.
     pub fn address(&self) -> SocketAddr {
         self.shell.address
+    }
+
+    /// As [`run`](Self::run), as the whole of a process: until SIGTERM or SIGINT. A second signal ends the process at once,
+    /// and so does an end that takes much longer than the configured shutdown timeout: whatever blocks it, the process ends.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_until_signal(self) -> anyhow::Result<()> {
+        let limit = self.shell.config.shutdown_timeout + LAST_PATIENCE;
+        self.run(shutdown::signal(limit)).await
     }
 
     /// Runs until `shutdown` resolves, then drains and returns within the configured shutdown timeout.

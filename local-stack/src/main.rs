@@ -6,7 +6,6 @@ use clap::Parser;
 use event_runtime::cli;
 use local_stack::{Arguments, run};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    cli::finish(run(Arguments::parse()).await)
+fn main() -> ExitCode {
+    cli::finish(cli::run(run(Arguments::parse())))
 }

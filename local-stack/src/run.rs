@@ -19,6 +19,8 @@ use crate::{
     stack::PAYMENT_PROCESS,
 };
 
+/// How long the stack may take to end: its services have 20 s.
+const LONGEST_END: Duration = Duration::from_secs(30);
 /// How long a sample order may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// With what is repeated until it gets through.
@@ -70,7 +72,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Some(Command::IdempotencyDemo(args)) => idempotency_demo::run(&args).await,
         Some(Command::PaymentService(config)) => {
             let telemetry = config.service.telemetry.clone();
-            let work = async { payment_service::bind(*config).await?.run(shutdown::signal()).await };
+            let work = async { payment_service::bind(*config).await?.run_until_signal().await };
             serve("payment-service", &telemetry, work).await
         }
         None => run_stack(arguments).await.map(|()| exit::OK),
@@ -83,7 +85,7 @@ async fn run_stack(arguments: Arguments) -> anyhow::Result<()> {
     let folder = Folder::claim(&arguments.dir)?;
     guide::print(&guide::opening())?;
     // Listened for from the first moment on, so that ctrl-c stops in good order at any time.
-    let mut signal = pin!(shutdown::signal());
+    let mut signal = pin!(shutdown::signal(LONGEST_END));
     let crashes = arguments.chaos.iter().any(Faults::crash);
     let payment_process = crashes.then(std::env::current_exe).transpose()?;
     let options = StackOptions { order_port: arguments.order_port, payment_process, ..StackOptions::default() };

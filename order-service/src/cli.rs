@@ -17,7 +17,6 @@ use clap::{CommandFactory, Parser, Subcommand};
 use event_runtime::{
     cli::{AuditArgs, OutboxArgs, Output, audit, exit, finish, outbox},
     config::discovery::{Discovery, ORDER_SERVICE},
-    shutdown,
 };
 use shared_events::OrderId;
 
@@ -86,8 +85,8 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn serve(config: Config) -> anyhow::Result<u8> {
     let telemetry = config.service.telemetry.clone();
-    let work = async { crate::bind(config).await?.run(shutdown::signal()).await };
-    tokio::runtime::Runtime::new()?.block_on(event_runtime::cli::serve("order-service", &telemetry, work))
+    let work = async { crate::bind(config).await?.run_until_signal().await };
+    event_runtime::cli::run(event_runtime::cli::serve("order-service", &telemetry, work))
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {

@@ -3,10 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use event_runtime::{
-    cli::{self, ServiceCommand},
-    shutdown,
-};
+use event_runtime::cli::{self, ServiceCommand};
 
 /// Charges and refunds orders at a payment gateway.
 #[derive(Parser)]
@@ -16,15 +13,18 @@ struct Cli {
     command: ServiceCommand<payment_service::Config>,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    cli::finish(match Cli::parse().command {
+fn main() -> ExitCode {
+    cli::finish(cli::run(command(Cli::parse().command)))
+}
+
+async fn command(command: ServiceCommand<payment_service::Config>) -> anyhow::Result<u8> {
+    match command {
         ServiceCommand::Serve(config) => {
             let telemetry = config.service.telemetry.clone();
-            let work = async { payment_service::bind(config).await?.run(shutdown::signal()).await };
+            let work = async { payment_service::bind(config).await?.run_until_signal().await };
             cli::serve("payment-service", &telemetry, work).await
         }
         ServiceCommand::Audit(args) => cli::audit("payment-service", &args, payment_service::audit).await,
         ServiceCommand::Outbox(args) => cli::outbox(&args).await,
-    })
+    }
 }

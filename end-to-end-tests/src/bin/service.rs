@@ -1,7 +1,7 @@
 //! Any service of the system in one binary, so that tests can start and kill real processes without depending on the
 //! binaries of other packages.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use event_runtime::{
@@ -9,6 +9,9 @@ use event_runtime::{
     config::TelemetryConfig,
     shutdown,
 };
+
+/// How long the gateway may take to end.
+const GATEWAY_END: Duration = Duration::from_secs(20);
 
 #[derive(Parser)]
 #[expect(clippy::enum_variant_names, reason = "the variants are named like the binaries they stand for")]
@@ -24,31 +27,28 @@ fn main() -> ExitCode {
     match Service::parse() {
         // Its command line brings its own runtime.
         Service::OrderService(command) => order_service::cli::run(command),
-        service => cli::finish(run(service)),
+        service => cli::finish(cli::run(run(service))),
     }
 }
 
-#[tokio::main]
 async fn run(service: Service) -> anyhow::Result<u8> {
     use ServiceCommand::{Audit, Outbox, Serve};
     let logs = TelemetryConfig::default();
     match service {
         Service::PaymentService(Serve(config)) => {
-            let work = async { payment_service::bind(config).await?.run(shutdown::signal()).await };
+            let work = async { payment_service::bind(config).await?.run_until_signal().await };
             cli::serve("payment-service", &logs, work).await
         }
         Service::InventoryService(Serve(config)) => {
-            let work = async { inventory_service::bind(config).await?.run(shutdown::signal()).await };
+            let work = async { inventory_service::bind(config).await?.run_until_signal().await };
             cli::serve("inventory-service", &logs, work).await
         }
         Service::EmailService(Serve(config)) => {
-            cli::serve("email-service", &logs, async {
-                email_service::bind(config).await?.run(shutdown::signal()).await
-            })
-            .await
+            cli::serve("email-service", &logs, async { email_service::bind(config).await?.run_until_signal().await })
+                .await
         }
         Service::PaymentGatewayFake(config) => {
-            let work = async { payment_gateway_fake::bind(config).await?.run(shutdown::signal()).await };
+            let work = async { payment_gateway_fake::bind(config).await?.run(shutdown::signal(GATEWAY_END)).await };
             cli::serve("payment-gateway-fake", &logs, work).await
         }
         Service::PaymentService(Outbox(args))

@@ -1,4 +1,6 @@
+use anyhow::Context;
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
+use tokio::runtime::Runtime;
 
 use super::{AuditArgs, OutboxArgs, exit};
 use crate::{
@@ -50,6 +52,18 @@ impl<C: FromArgMatches> FromArgMatches for ServiceCommand<C> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// Runs a command on a runtime of its own, as all that its process does. What still runs when the command is done ends with
+/// the process: a handler that blocks its thread would be waited for without end.
+///
+/// # Errors
+/// When the command fails, or no thread can be started. [`finish`](super::finish) turns the result into an exit code.
+pub fn run(command: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
+    let runtime = Runtime::new().context("the threads of the process cannot be started")?;
+    let ended = runtime.block_on(command);
+    runtime.shutdown_background();
+    ended
 }
 
 /// Runs a service's `work` as a process of its own: logs and traces begin before it and are sent before it ends.
