@@ -7,8 +7,8 @@ use std::{
 
 use crate::scheduler::{Generation, Partition};
 
-/// The only partitions that a commit, a pause or a resume may name: the broker does not fence, and accepts from a member
-/// that has lost a partition a commit that rewinds the group.
+/// The only partitions that a commit, a pause or a resume may name: the broker looks at who commits, not at what, and
+/// accepts from a member in good standing a commit for a partition that it gave back, which rewinds the group.
 #[derive(Default)]
 pub(super) struct Owned(HashMap<Arc<str>, BTreeMap<i32, OwnedPartition>>);
 
