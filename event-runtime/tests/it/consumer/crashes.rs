@@ -27,7 +27,7 @@ use test_support::{TempDatabase, eventually};
 use super::scene::{Effect, GROUP, Note, RETRY_ATTEMPTS, Scene};
 
 /// A process may need its predecessor's session to end before it has partitions.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 const BROKERS: &str = "CRASHES_BROKERS";
 const SETTINGS: &str = "CRASHES_SETTINGS";
 const DATABASE: &str = "CRASHES_DATABASE";

@@ -6,8 +6,8 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use test_support::{TempDatabase, eventually};
 
 use super::{
-    crashes::{HANDLED, Process},
-    scene::{PATIENCE, Scene},
+    crashes::{HANDLED, PATIENCE, Process},
+    scene::Scene,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,6 +44,10 @@ async fn what_is_lost_is_cut_off_and_its_offsets_are_left_to_the_broker() {
 /// As a laptop's lid or a hypervisor does it, until others have its partitions and are further.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_was_frozen_rewinds_nothing() {
+    // What a broker checks is Apache Kafka's to say.
+    if std::env::var_os("TEST_KAFKA_BROKERS").is_none() {
+        return;
+    }
     let mut scene = Scene::new().await;
     // In the new protocol it is the broker that says how long a session lasts: 45 s.
     scene.kafka.settings.extend(["group.protocol=classic", "session.timeout.ms=6000"].map(str::to_owned));
@@ -53,7 +57,11 @@ async fn a_member_that_was_frozen_rewinds_nothing() {
     for number in 0..5 {
         scene.publish("a", &number.to_string()).await;
     }
-    scene.wait_for_commit(5).await;
+    eventually(PATIENCE, "the member's commit", async || match scene.try_committed() {
+        Ok(5) => Ok(()),
+        other => Err(other),
+    })
+    .await;
     frozen.signal("-STOP");
     let other = scene.start(scene.plain());
     eventually(PATIENCE, "the frozen member's partition", async || other.ready()).await;
