@@ -84,8 +84,9 @@ const BLIND: &str = "fetch.wait.max.ms=55000";
 async fn what_was_never_read_has_waited_since_it_was_written() {
     let mut scene = Scene::embedded().await;
     scene.kafka.settings.push(BLIND.to_owned());
-    let consumer = scene.start(scene.plain());
+    // Before it looks for the first time: it sees what is there, and then nothing.
     scene.publish("a", "before").await;
+    let consumer = scene.start(scene.plain());
     scene.script.wait_for(1).await;
     lag_of(&scene, 1, 0.0).await;
     eventually(PATIENCE, "the age of what is not in hand", async || {
