@@ -46,6 +46,14 @@ chaos orders="1000":
 mutants *arguments:
     SIMULATION_SCHEDULES=60 cargo mutants -p event-runtime {{arguments}}
 
+# the same for what reads, writes and waits: relay, inbox, a consumer's offsets and partitions; hours. With a PostgreSQL of its own
+mutants-io *arguments:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    eval "$(scripts/postgres.sh start)"
+    trap 'scripts/postgres.sh stop' EXIT
+    TEST_DATABASE_URL=$DATABASE_URL cargo mutants --config .cargo/mutants-io.toml -p event-runtime {{arguments}}
+
 # records/s of a transactional handler, one by one and in batches, beside a hand-written loop; RECORDS=n, TEST_DATABASE_URL for PostgreSQL
 measure-batches:
     cargo test --release -p event-runtime --test it how_fast -- --ignored --nocapture
