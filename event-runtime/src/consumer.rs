@@ -33,7 +33,6 @@ mod inspect;
 mod kinds;
 mod metrics;
 mod overrun;
-mod owned;
 mod poll;
 mod progress;
 mod rebalance;

@@ -23,6 +23,7 @@ mod careful;
 mod flood;
 mod messages;
 mod outage;
+mod owned;
 mod partition;
 mod progress;
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use self::{
         Extent, Generation, InHand, Lag, Lane, Limits, Offer, Offered, Outcome, Partition, Stall, Start, State, Task,
         Ticket, Verdict,
     },
+    owned::{Owned, OwnedPartition},
 };
 use crate::RetryPolicy;
 

@@ -22,7 +22,6 @@ use rdkafka::{
 
 use super::{
     complaints::{Complaints, complain},
-    owned::Owned,
     rebalance::Rebalances,
     unread::Unread,
 };
@@ -31,7 +30,7 @@ use crate::{
     context::{QuietContext, Renewable},
     error::Chain,
     reader,
-    scheduler::{Extent, Generation, Partition},
+    scheduler::{Extent, Generation, Owned, Partition},
 };
 
 /// Between two questions.

@@ -18,11 +18,10 @@ use rdkafka::{
 
 use super::{
     commands::{Commands, Wishes},
-    committer::{Commit, Committer, Offsets},
+    committer::{Commit, Committer},
     complaints::Complaints,
     ends::{Ends, Lookout},
     metrics::RecordLabels,
-    owned::Owned,
     rebalance::{Incoming, Rebalances},
 };
 use crate::{
@@ -285,9 +284,7 @@ impl Polling<'_> {
     fn apply(&self, wishes: Wishes) -> bool {
         let mut owned = self.context().owned();
         for (partition, (generation, offset)) in wishes.commits {
-            if let Some(owned) = owned.current(&partition, generation) {
-                owned.wanted = Some(offset);
-            }
+            owned.wish(&partition, generation, offset);
         }
         for (partition, (generation, pause)) in wishes.pauses {
             if let Some(owned) = owned.current(&partition, generation).filter(|owned| owned.paused != pause) {
@@ -322,7 +319,7 @@ impl Polling<'_> {
                 None => return self.commit = Some(commit),
             }
         }
-        let offsets = take_uncommitted(&mut self.context().owned());
+        let offsets = self.context().owned().take_uncommitted();
         if let Some(committer) = self.context().committer.get().filter(|_| !offsets.is_empty()) {
             match committer.commit(offsets.clone()) {
                 Ok(commit) => self.commit = Some(commit),
@@ -334,20 +331,11 @@ impl Polling<'_> {
     fn commit_last(&mut self) {
         // One that is under way may fail.
         if let Some(commit) = self.commit.take() {
-            self.context().commit_again(&commit.offsets);
+            self.context().owned().commit_again(&commit.offsets);
         }
-        let offsets = take_uncommitted(&mut self.context().owned());
+        let offsets = self.context().owned().take_uncommitted();
         self.context().commit_now(offsets);
     }
-}
-
-fn take_uncommitted(owned: &mut Owned) -> Offsets {
-    let moved = owned.iter_mut().filter_map(|(partition, owned)| {
-        let wanted = owned.wanted.filter(|wanted| owned.sent != Some(*wanted))?;
-        owned.sent = Some(wanted);
-        Some((partition, wanted))
-    });
-    moved.collect()
 }
 
 /// Says that Kafka is away, not too often, and that it is back. A single error, such as one lost connection of several,

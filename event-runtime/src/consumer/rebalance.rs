@@ -24,13 +24,12 @@ use super::{
     committer::{Committer, Offsets},
     complaints::{Complaints, complain},
     metrics::{ConsumerMetrics, GroupLabels},
-    owned::{Owned, OwnedPartition},
 };
 use crate::{
     Record,
     context::is_stranded,
     error::Chain,
-    scheduler::{Generation, Partition},
+    scheduler::{Generation, Owned, OwnedPartition, Partition},
 };
 
 /// A synchronous commit has no timeout of its own: with its broker down it blocked for 45 s inside a revoke. The
@@ -101,18 +100,7 @@ impl Rebalances {
         let Err(error) = outcome else { return };
         self.metrics.commit_failures.get_or_create(&self.labels()).inc();
         tracing::warn!(group = self.group, error, "offsets were not committed; trying again");
-        self.commit_again(offsets);
-    }
-
-    /// Of those that are still owned.
-    pub(super) fn commit_again(&self, offsets: &Offsets) {
-        let mut owned = self.owned();
-        for (partition, offset) in offsets {
-            let owned = owned.get_mut(&partition.topic, partition.number);
-            if let Some(owned) = owned.filter(|owned| owned.sent == Some(*offset)) {
-                owned.sent = None;
-            }
-        }
+        self.owned().commit_again(offsets);
     }
 
     fn assigned(&self, list: &TopicPartitionList) {

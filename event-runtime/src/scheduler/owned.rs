@@ -1,66 +1,101 @@
-//! What this member owns, as the poll thread knows it.
+//! What a member owns, as whoever polls for it knows it, and what of that is to be committed.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
-use crate::scheduler::{Generation, Partition};
+use super::{Generation, Partition};
 
 /// The only partitions that a commit, a pause or a resume may name: the broker looks at who commits, not at what, and
 /// accepts from a member in good standing a commit for a partition that it gave back, which rewinds the group.
-#[derive(Default)]
-pub(super) struct Owned(HashMap<Arc<str>, BTreeMap<i32, OwnedPartition>>);
+#[derive(Debug, Default)]
+pub struct Owned(HashMap<Arc<str>, BTreeMap<i32, OwnedPartition>>);
 
+/// One of them.
 #[derive(Debug)]
-pub(super) struct OwnedPartition {
-    pub(super) generation: Generation,
+pub struct OwnedPartition {
+    /// In which assignment.
+    pub generation: Generation,
     /// One above the last record that was handed to the dispatcher.
-    pub(super) next: Option<i64>,
-    pub(super) paused: bool,
+    pub next: Option<i64>,
+    /// Whether nothing is fetched.
+    pub paused: bool,
     /// To be committed.
-    pub(super) wanted: Option<i64>,
-    /// What was last handed to librdkafka to be committed.
-    pub(super) sent: Option<i64>,
+    pub wanted: Option<i64>,
+    /// What was last handed over to be committed.
+    pub sent: Option<i64>,
 }
 
 impl Owned {
-    pub(super) fn get_mut(&mut self, topic: &str, number: i32) -> Option<&mut OwnedPartition> {
-        self.0.get_mut(topic)?.get_mut(&number)
-    }
-
     /// The partition in that generation.
-    pub(super) fn current(&mut self, partition: &Partition, generation: Generation) -> Option<&mut OwnedPartition> {
+    pub fn current(&mut self, partition: &Partition, generation: Generation) -> Option<&mut OwnedPartition> {
         self.get_mut(&partition.topic, partition.number).filter(|owned| owned.generation == generation)
     }
 
     /// Notes that a record is handed on: its partition and generation, unless the partition is not ours.
-    pub(super) fn passed(&mut self, topic: &str, number: i32, offset: i64) -> Option<(Partition, Generation)> {
+    pub fn passed(&mut self, topic: &str, number: i32, offset: i64) -> Option<(Partition, Generation)> {
         let name = self.0.get_key_value(topic)?.0.clone();
         let owned = self.get_mut(topic, number)?;
         owned.next = Some(offset + 1);
         Some((Partition { topic: name, number }, owned.generation))
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Partition, &mut OwnedPartition)> {
+    /// All of them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Partition, &mut OwnedPartition)> {
         self.0.iter_mut().flat_map(|(topic, partitions)| {
             partitions.iter_mut().map(|(number, owned)| (Partition { topic: topic.clone(), number: *number }, owned))
         })
     }
 
-    pub(super) fn take_all(&mut self) -> Vec<Partition> {
+    /// A partition is ours from now on.
+    pub fn add(&mut self, partition: &Partition, generation: Generation) {
+        let owned = OwnedPartition { generation, next: None, paused: false, wanted: None, sent: None };
+        self.0.entry(partition.topic.clone()).or_default().insert(partition.number, owned);
+    }
+
+    /// It is ours no longer.
+    pub fn remove(&mut self, partition: &Partition) -> Option<OwnedPartition> {
+        self.0.get_mut(&partition.topic)?.remove(&partition.number)
+    }
+
+    /// None is ours any longer.
+    pub fn take_all(&mut self) -> Vec<Partition> {
         let all = self.iter_mut().map(|(partition, _)| partition).collect();
         self.0.clear();
         all
     }
 
-    pub(super) fn add(&mut self, partition: &Partition, generation: Generation) {
-        let owned = OwnedPartition { generation, next: None, paused: false, wanted: None, sent: None };
-        self.0.entry(partition.topic.clone()).or_default().insert(partition.number, owned);
+    /// Notes what is to be committed, unless that is the word of an older assignment.
+    pub fn wish(&mut self, partition: &Partition, generation: Generation, offset: i64) {
+        if let Some(owned) = self.current(partition, generation) {
+            owned.wanted = Some(offset);
+        }
     }
 
-    pub(super) fn remove(&mut self, partition: &Partition) -> Option<OwnedPartition> {
-        self.0.get_mut(&partition.topic)?.remove(&partition.number)
+    /// What is to be committed and was not handed over yet. To be asked for when nothing is under way any more: two commits
+    /// of a partition could pass each other.
+    pub fn take_uncommitted(&mut self) -> Vec<(Partition, i64)> {
+        let moved = self.iter_mut().filter_map(|(partition, owned)| {
+            let wanted = owned.wanted.filter(|wanted| owned.sent != Some(*wanted))?;
+            owned.sent = Some(wanted);
+            Some((partition, wanted))
+        });
+        moved.collect()
+    }
+
+    /// These were not committed, as far as anybody knows: what is wanted by now goes again, of what is still ours.
+    pub fn commit_again(&mut self, offsets: &[(Partition, i64)]) {
+        for (partition, offset) in offsets {
+            let owned = self.get_mut(&partition.topic, partition.number);
+            if let Some(owned) = owned.filter(|owned| owned.sent == Some(*offset)) {
+                owned.sent = None;
+            }
+        }
+    }
+
+    fn get_mut(&mut self, topic: &str, number: i32) -> Option<&mut OwnedPartition> {
+        self.0.get_mut(topic)?.get_mut(&number)
     }
 }
 
