@@ -1,6 +1,9 @@
 //! The dispatcher: a task that owns the scheduler, starts what may start, and passes news between scheduler, attempts
 //! and poll thread. It never waits for the poll thread, which may be waiting for it inside a revoke.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     iter,
@@ -161,6 +164,7 @@ impl Dispatcher {
                 }
             }
             Incoming::Assigned(partitions, generation) => {
+                self.drop_open_revoke();
                 for partition in &partitions {
                     match self.custody.holds() {
                         true => self.scheduler.assign_held(partition.clone(), generation),
@@ -176,10 +180,7 @@ impl Dispatcher {
                 for partition in &partitions {
                     self.scheduler.stop(partition);
                 }
-                // The poll thread has given up on an older revoke that is still open: its partitions are gone as well.
-                if let Some(older) = self.work.revoke.take().filter(|older| older.drained.is_none()) {
-                    self.remove(older.partitions);
-                }
+                self.drop_open_revoke();
                 let deadline = Instant::now() + within;
                 self.work.revoke = Some(Revoke { partitions, deadline, drained: None, answer });
             }
@@ -287,6 +288,14 @@ impl Dispatcher {
         };
         for (ticket, outcome) in tickets.into_iter().zip(outcomes) {
             self.finish(ticket, outcome);
+        }
+    }
+
+    /// While a revoke waits for its answer the poll thread has no other news: it has given up on one that is still open when
+    /// some come. Its partitions are gone, and one of them may be back, which the end of that drain must not take away.
+    fn drop_open_revoke(&mut self) {
+        if let Some(older) = self.work.revoke.take().filter(|older| older.drained.is_none()) {
+            self.remove(older.partitions);
         }
     }
 
