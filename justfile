@@ -37,6 +37,10 @@ test-real:
 fuzz iterations="200000":
     FUZZ_ITERATIONS={{iterations}} cargo test -p event-runtime -p eventctl --lib fuzz -- --nocapture
 
+# all simulations with so many schedules each (cargo test plays 300); SIMULATION_SEED=n plays the one that a failure names again
+simulate schedules="10000":
+    SIMULATION_SCHEDULES={{schedules}} cargo test -p event-runtime --test it simulation:: -- --nocapture
+
 # chaos on real servers: CHAOS_SEED=n repeats a plan, CHAOS_ORDERS=n places so many, CHAOS_RATE=n so many a second
 chaos orders="1000":
     # It starts its own servers; the variable only says that they are to be real.
