@@ -219,6 +219,10 @@ impl World {
                 assert!(behind.is_none(), "I5: {behind:?} is done and will be done again");
             }
             self.excuse_uncommitted(self.members[m].group, partition);
+            // The next rebalance may change its mind.
+            if !self.settling && self.random.random_bool(0.3) {
+                self.assign(m, partition);
+            }
         }
     }
 
