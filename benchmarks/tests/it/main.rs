@@ -1,0 +1,3 @@
+//! The binary, run as a person runs it.
+
+mod smoke;
