@@ -62,6 +62,10 @@ mutants-io *arguments:
 measure-batches:
     cargo test --release -p event-runtime --test it how_fast -- --ignored --nocapture
 
+# event-runtime beside loops written by hand, on servers of its own: just bench relay poison -- --rounds 3; all without names
+bench *arguments:
+    scripts/bench.sh {{arguments}}
+
 # a real Kafka without Docker: eval "$(just kafka start)"
 kafka *arguments:
     @scripts/kafka.sh {{arguments}}
