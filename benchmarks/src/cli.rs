@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{panic::AssertUnwindSafe, process::ExitCode};
+use std::{panic::AssertUnwindSafe, process::ExitCode, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Parser, Subcommand};
@@ -8,6 +8,7 @@ use event_runtime::{
     cli::{Format, Output, exit, finish},
     config::KafkaConfig,
     embedded::EmbeddedBroker,
+    shutdown,
 };
 use futures_util::FutureExt as _;
 use tracing_subscriber::EnvFilter;
@@ -81,8 +82,14 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn measure(cli: Cli, output: &Output) -> anyhow::Result<u8> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    // Records that fail do so on purpose, and each would say so.
+    let quiet = || EnvFilter::new("error,event_runtime::consumer::attempt=off");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| quiet());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    if let Workload::RequestReply = cli.workload {
+        output.note("request-reply is skipped: the library has no request-reply yet");
+        return Ok(exit::OK);
+    }
     if cfg!(debug_assertions) {
         output.note("built without --release: what follows says nothing about speed");
     }
@@ -91,6 +98,9 @@ fn measure(cli: Cli, output: &Output) -> anyhow::Result<u8> {
     figure::write(output, &results)?;
     Ok(exit::OK)
 }
+
+/// How long it may take to remove what a workload has made, once it is interrupted.
+const CLEARED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Whatever happens, what the workload has made is removed.
 async fn at_a_site(cli: Cli) -> anyhow::Result<Vec<Results>> {
@@ -106,7 +116,7 @@ async fn at_a_site(cli: Cli) -> anyhow::Result<Vec<Results>> {
         outcome = AssertUnwindSafe(workload.run(&site)).catch_unwind() => {
             outcome.unwrap_or_else(|_| Err(anyhow!("the workload panicked")))
         }
-        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+        () = shutdown::signal(CLEARED_WITHIN) => Err(anyhow!("interrupted")),
     };
     let cleared = site.clear().await;
     let results = outcome?;
@@ -124,10 +134,7 @@ impl Workload {
             Workload::Transactional(options) => transactional::run(site, &options).await,
             Workload::Backlog(options) => backlog::run(site, &options).await,
             Workload::Start(options) => start::run(site, &options).await,
-            Workload::RequestReply => {
-                tracing::warn!("request-reply is skipped: the library has no request-reply yet");
-                Ok(Vec::new())
-            }
+            Workload::RequestReply => Ok(Vec::new()),
         }
     }
 }

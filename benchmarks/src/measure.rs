@@ -144,6 +144,11 @@ impl Count {
         }
     }
 
+    /// Work on the first records begins: for those who count many at once, when they are done.
+    pub fn begin(&self) {
+        self.first.get_or_init(|| (self.meter.mark(), 0));
+    }
+
     /// One record is handled. Whether it was the last.
     pub fn one(&self) -> bool {
         self.some(1)
@@ -228,6 +233,22 @@ mod tests {
         assert_eq!([count.one(), count.some(0), count.some(2), count.one()], [false, false, true, false]);
         assert_eq!(count.so_far(), 4);
         assert!(count.all(Duration::from_secs(5)).await.is_ok());
+    }
+
+    #[test]
+    fn what_was_counted_at_the_first_mark_is_no_part_of_the_rate() {
+        let [begun, not] = [true, false].map(|begun| {
+            let count = Count::of(100, Meter::default());
+            if begun {
+                count.begin();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            count.some(99);
+            count.one();
+            count.round().value
+        });
+        assert!(begun < 100.0 / 0.02, "all 100 since the beginning: {begun}");
+        assert!(not > 0.0, "one since the other 99: {not}");
     }
 
     #[tokio::test]

@@ -2,14 +2,16 @@
 
 mod by_hand;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use clap::Args;
 use event_runtime::{
     Clock, Database, Outbox, Tx,
+    config::KafkaConfig,
     database::Dialect,
     outbox::{OnPublished, Published, Relay, depth},
     producer::Producer,
+    reader::{Position, Reader},
     topics::TopicSpec,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -17,6 +19,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use shared_events::{CorrelationId, Event as _};
 use sqlx::{Connection as _, PgConnection};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -60,17 +63,18 @@ pub async fn run(site: &Site, options: &Options) -> anyhow::Result<Vec<Results>>
     let filled = site.databases().make(Dialect::Postgres, &[]).await?;
     fill(&filled, options).await?;
     let by_hand = Subject::by_hand("select, produce, delete");
-    let ours = Subject::runtime("one relay");
+    let ours = [("1 relay", 1), ("4 relays", 4)].map(|(variant, relays)| (Subject::runtime(variant), Some(relays)));
+    let subjects: Vec<_> = std::iter::once((by_hand, None)).chain(ours).collect();
     let mut results = Results::new("relay", "rows/s", settings);
-    site.steps(2 * u64::from(site.rounds));
+    site.steps(subjects.len() as u64 * u64::from(site.rounds));
     for _ in 0..site.rounds {
-        for subject in [&by_hand, &ours] {
+        for (subject, relays) in &subjects {
             site.step(&subject.variant);
             let outbox = site.databases().copy(&filled).await?;
             site.make_topics(&[TopicSpec::from(Order::TOPIC)]).await?;
-            let round = match subject == &ours {
-                true => by_the_runtime(site, &outbox, options.rows).await?,
-                false => by_hand::publish(site, &outbox, options.rows, options.batch).await?,
+            let round = match relays {
+                Some(relays) => by_the_runtime(site, &outbox, options.rows, *relays).await?,
+                None => by_hand::publish(site, &outbox, options.rows, options.batch).await?,
             };
             results.add(subject, round);
             site.remove_topic(Order::TOPIC.name).await?;
@@ -99,21 +103,43 @@ async fn fill(scratch: &Scratch, options: &Options) -> anyhow::Result<()> {
     Ok(connection.close().await?)
 }
 
-async fn by_the_runtime(site: &Site, outbox: &Scratch, rows: u64) -> anyhow::Result<Round> {
-    let database = Database::connect_lazy(&outbox.url)?;
+async fn by_the_runtime(site: &Site, outbox: &Scratch, rows: u64, relays: usize) -> anyhow::Result<Round> {
     let count = Arc::new(Count::of(rows, site.meter));
-    let told = Arc::new(Told(Arc::clone(&count)));
-    let relay = Relay::new(database.clone(), Producer::new(&site.kafka)?, "benchmark", Some(told), Clock::system());
-    let shutdown = CancellationToken::new();
-    let running = tokio::spawn(relay.run(shutdown.clone()));
+    let (shutdown, mut running) = (CancellationToken::new(), Vec::new());
+    for _ in 0..relays {
+        // Each with connections and a client of its own, as in a process of its own.
+        let (database, producer) = (Database::connect_lazy(&outbox.url)?, Producer::new(&site.kafka)?);
+        let told = Arc::new(Told(Arc::clone(&count)));
+        let relay = Relay::new(database.clone(), producer, "benchmark", Some(told), Clock::system());
+        running.push((tokio::spawn(relay.run(shutdown.clone())), database));
+    }
     let round = count.all(PATIENCE).await?;
     shutdown.cancel();
-    tokio::time::timeout(PATIENCE, running).await??;
-    let left = depth(&database, Timestamp::now()).await?;
-    anyhow::ensure!(left.rows + left.set_aside == 0, "rows are left: {left:?}");
-    anyhow::ensure!(count.so_far() == rows, "{} rows were published, not {rows}", count.so_far());
-    tokio::time::timeout(Duration::from_secs(10), database.close()).await?;
+    for (running, database) in running {
+        tokio::time::timeout(PATIENCE, running).await??;
+        let left = depth(&database, Timestamp::now()).await?;
+        anyhow::ensure!(left.rows + left.set_aside == 0, "rows are left: {left:?}");
+        tokio::time::timeout(PATIENCE, database.close()).await?;
+    }
+    let kafka = site.kafka.clone();
+    spawn_blocking(move || check_order(&kafka, rows)).await??;
     Ok(round)
+}
+
+/// Every row is in the topic, those of a key in the order of their numbers. Blocks.
+fn check_order(kafka: &KafkaConfig, rows: u64) -> anyhow::Result<()> {
+    let topics = [Order::TOPIC.name.to_owned()];
+    let mut reader = Reader::open(kafka, &topics, Position::Start, Timestamp::now())?;
+    let until = Instant::now() + PATIENCE;
+    let (mut last, mut read) = (HashMap::new(), 0);
+    while let Some(record) = reader.next_kept(until)? {
+        let order: Order = serde_json::from_slice(record.value.as_deref().unwrap_or_default())?;
+        let before = last.insert(order.0.order_id, order.0.expires_at);
+        anyhow::ensure!(before < Some(order.0.expires_at), "key {} is out of order", order.0.order_id);
+        read += 1;
+    }
+    anyhow::ensure!(read == rows, "{read} records are in the topic, not {rows}");
+    Ok(())
 }
 
 /// Counts rows that are removed.

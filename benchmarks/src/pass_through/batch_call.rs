@@ -39,6 +39,9 @@ pub fn read(client: ClientConfig, count: &Count, parse: bool) -> anyhow::Result<
         // SAFETY: the array has room for as many as are asked for.
         let read = unsafe { rd_kafka_consume_batch_queue(queue, WAIT_MS, messages.as_mut_ptr(), BATCH) };
         let read = usize::try_from(read).unwrap_or(0);
+        if read > 0 {
+            count.begin();
+        }
         let mut good = 0;
         for &message in &messages[..read] {
             // SAFETY: librdkafka filled this many, each is ours until it is destroyed, and its payload lives as long.

@@ -40,6 +40,7 @@ pub async fn publish(site: &Site, outbox: &Scratch, rows: u64, batch: u32) -> an
         let runtime = Handle::current();
         let mut connection = runtime.block_on(PgConnection::connect(&url))?;
         let mut published = 0;
+        counted.begin();
         loop {
             let rows = runtime.block_on(select(&mut connection, batch))?;
             if rows.is_empty() {

@@ -113,6 +113,7 @@ impl ByHand {
             while (taken as u64) < left && taken < at_once {
                 let Some(message) = consumer.poll(wait) else { break };
                 let message = message?;
+                count.begin();
                 let sale = sale(&message)?;
                 next[message.partition().unsigned_abs() as usize] = Some(message.offset() + 1);
                 // A key has one connection, which keeps its order.
