@@ -80,9 +80,10 @@ async fn delays(site: &Site, options: &Options, fails: bool) -> anyhow::Result<V
     while consumer.ready().is_err() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    schedule.begin.get_or_init(Instant::now);
     let (writer, records) = (Writer::prompt(&site.kafka)?, options.records);
     spawn_blocking(move || {
+        writer.connect::<Work<POISON>>()?;
+        schedule.begin.get_or_init(Instant::now);
         for number in 0..records {
             std::thread::sleep(schedule.due(number).saturating_duration_since(Instant::now()));
             let work = Work::<POISON> { number, key: key(number), sleep_us: SLEEP_US };

@@ -140,6 +140,15 @@ impl Writer {
         Ok(Writer { producer: config.create()? })
     }
 
+    /// Connects, so that the first record does not wait for that.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub fn connect<E: Event>(&self) -> anyhow::Result<()> {
+        self.producer.client().fetch_metadata(Some(E::TOPIC.name), Duration::from_secs(20))?;
+        Ok(())
+    }
+
     /// Hands `event` over, with an envelope as the runtime writes it. Blocks while too much is under way.
     ///
     /// # Errors
