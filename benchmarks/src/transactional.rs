@@ -9,12 +9,16 @@ use std::{sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
 use event_runtime::{
-    ConsumerBuilder, Database, Delivery, HandlerError, Migration, Outbox, TransactionalHandler, Tx,
-    consumer::ConsumerMetrics, database::Dialect, reader::Brokers, topics::TopicSpec,
+    BatchHandler, ConsumerBuilder, Database, Delivery, HandlerError, Migration, Outbox, TransactionalHandler, Tx,
+    consumer::ConsumerMetrics,
+    database::{Dialect, rows},
+    reader::Brokers,
+    topics::TopicSpec,
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::json;
 use shared_events::Event as _;
+use sqlx::AssertSqlSafe;
 use tokio::task::spawn_blocking;
 
 use self::by_hand::ByHand;
@@ -31,6 +35,8 @@ type Order = Bought<TRANSACTIONAL>;
 const KEYS: u64 = 1000;
 /// How many records share a transaction of the batches written by hand.
 const BATCH: usize = 500;
+/// The most rows in a statement of the set-based handler.
+const MOST_ROWS: usize = 256;
 /// How often it is looked how many records are handled.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -87,6 +93,13 @@ impl Kind {
     }
 }
 
+/// How the runtime's handler takes records.
+#[derive(Clone, Copy)]
+enum Ours {
+    OneByOne,
+    Together,
+}
+
 /// Runs the workload.
 ///
 /// # Errors
@@ -97,9 +110,11 @@ pub async fn run(site: &Site, options: &Options) -> anyhow::Result<Vec<Results>>
     site.step("writing records");
     let (kafka, records) = (site.kafka.clone(), options.records);
     spawn_blocking(move || fill::<TRANSACTIONAL>(&kafka, records, KEYS)).await??;
-    // A set-based handler is the third subject once the library has it.
-    let ours = Subject::runtime("per-record handler");
-    let subjects: usize = kinds.iter().map(|kind| kind.by_hand().len() + 1).sum();
+    let ours = [
+        (Subject::runtime("per-record handler"), Ours::OneByOne),
+        (Subject::runtime("set-based handler"), Ours::Together),
+    ];
+    let subjects: usize = kinds.iter().map(|kind| kind.by_hand().len() + ours.len()).sum();
     site.steps(subjects as u64 * u64::from(site.rounds));
     let mut all = Vec::new();
     for kind in kinds {
@@ -118,24 +133,31 @@ pub async fn run(site: &Site, options: &Options) -> anyhow::Result<Vec<Results>>
                 checked_and_removed(site, &scratch, records).await?;
                 site.step_done();
             }
-            site.step(&format!("{kind:?}: {}", ours.variant));
-            let scratch = site.databases().make(kind.dialect(), &SCHEMA).await?;
-            results.add(&ours, by_the_runtime(site, &scratch, options.records).await?);
-            checked_and_removed(site, &scratch, options.records).await?;
-            site.step_done();
+            for (subject, handler) in &ours {
+                site.step(&format!("{kind:?}: {}", subject.variant));
+                let scratch = site.databases().make(kind.dialect(), &SCHEMA).await?;
+                results.add(subject, by_the_runtime(site, &scratch, options.records, *handler).await?);
+                checked_and_removed(site, &scratch, options.records).await?;
+                site.step_done();
+            }
         }
         all.push(results);
     }
     Ok(all)
 }
 
-async fn by_the_runtime(site: &Site, scratch: &Scratch, records: u64) -> anyhow::Result<Round> {
+async fn by_the_runtime(site: &Site, scratch: &Scratch, records: u64, handler: Ours) -> anyhow::Result<Round> {
     let database = Database::connect_lazy(&scratch.url)?;
     let (metrics, mut registry) = (ConsumerMetrics::default(), Registry::default());
     metrics.register(&mut registry);
     let group = site.new_group();
     let count = Arc::new(Count::of(records, site.meter));
-    let consumer = site.start(ConsumerBuilder::new(group).transactional(&database, Sell), &metrics)?;
+    let builder = ConsumerBuilder::new(group);
+    let builder = match handler {
+        Ours::OneByOne => builder.transactional(&database, Sell),
+        Ours::Together => builder.batched(&database, SellTogether),
+    };
+    let consumer = site.start(builder, &metrics)?;
     let looks = async {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         let mut seen = 0;
@@ -175,7 +197,7 @@ fn handled(registry: &Registry) -> u64 {
 async fn checked_and_removed(site: &Site, scratch: &Scratch, records: u64) -> anyhow::Result<()> {
     let database = Database::connect_lazy(&scratch.url)?;
     for table in ["inbox", "sale", "outbox"] {
-        let count = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}")));
+        let count = sqlx::query_scalar(AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}")));
         let rows: i64 = count.fetch_one(database.pool()).await?;
         anyhow::ensure!(rows.unsigned_abs() == records, "{table} has {rows} rows, not {records}");
     }
@@ -198,6 +220,35 @@ impl TransactionalHandler for Sell {
             .execute(tx.conn())
             .await?;
         outbox.publish(&Sold { order_id: order.order_id, total: order.total })?;
+        Ok(())
+    }
+}
+
+/// Writes the sales of all that is ready with a few statements.
+struct SellTogether;
+
+impl BatchHandler for SellTogether {
+    type Event = Order;
+
+    async fn handle_batch(
+        &self,
+        tx: &mut Tx,
+        deliveries: &[Delivery<Order>],
+        outboxes: &mut [Outbox],
+    ) -> Result<(), HandlerError> {
+        for deliveries in rows::chunks(deliveries, MOST_ROWS) {
+            let values = rows::values(0, deliveries.len(), 3);
+            let sql = format!("INSERT INTO sale (order_id, customer_email, total_minor) VALUES {values}");
+            let mut query = sqlx::query(AssertSqlSafe(sql));
+            for Delivery { event: Bought(order), .. } in deliveries {
+                query =
+                    query.bind(order.order_id.to_string()).bind(order.customer_email.as_str()).bind(order.total.minor);
+            }
+            query.execute(tx.conn()).await?;
+        }
+        for (Delivery { event: Bought(order), .. }, outbox) in deliveries.iter().zip(outboxes) {
+            outbox.publish(&Sold { order_id: order.order_id, total: order.total })?;
+        }
         Ok(())
     }
 }
