@@ -1,7 +1,7 @@
 //! What inventory-service does about events on `orders`: [`MoveStock`] moves what all orders at hand need between the same
 //! products at once, with a handful of statements however many orders there are.
 //!
-//! What an event means for its order, and whether there is enough, is decided without I/O ([`domain`](crate::domain)), under
+//! What an event means for its order, and whether there is enough, is decided without I/O ([`domain`]), under
 //! the locks of all reservations and, after these, of the products.
 
 use std::collections::BTreeSet;
