@@ -169,6 +169,7 @@ impl ConsumerMetrics {
         self.commit_failures.get_or_create(&GroupLabels { group }).inc_by(0);
         self.client_replacements.get_or_create(&GroupLabels { group }).inc_by(0);
         self.dead_letter_floods.get_or_create(&GroupLabels { group }).inc_by(0);
+        self.batches_rolled_back.get_or_create(&GroupLabels { group }).inc_by(0);
         self.stopped_by_flood.get_or_create(&GroupLabels { group }).set(0);
         drop(self.drain_seconds.get_or_create(&GroupLabels { group }));
         self.overruns.get_or_create(&GroupLabels { group }).inc_by(0);
