@@ -7,12 +7,12 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
-use event_runtime::{BatchHandler, Clock, Database, Delivery, HandlerError, Origin, outbox::OutboxRow};
+use event_runtime::{BatchHandler, Clock, Database, Delivery, HandlerError, outbox::OutboxRow};
 use jiff::Timestamp;
 use order_service::{http, store};
 use serde_json::{Value, json};
-use shared_events::{Envelope, Event, OrderId};
-use test_support::TempDatabase;
+use shared_events::{Event, OrderId};
+use test_support::{TempDatabase, handling};
 use tower::ServiceExt;
 
 pub const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -77,7 +77,7 @@ impl Bench {
         handler: &H,
         delivery: &Delivery<E>,
     ) -> Result<Vec<OutboxRow>, HandlerError> {
-        test_support::handling::handle(&self.database, handler, delivery).await
+        handling::handle(&self.database, handler, delivery).await
     }
 
     pub async fn count(&self, table: &str) -> i64 {
@@ -116,19 +116,10 @@ pub fn order(customer: &str) -> Value {
 
 /// `event` as `service` said it at its second attempt, read at offset 7 of partition 3.
 pub fn delivered<E: Event>(event: E, service: &str) -> Delivery<E> {
-    let now = Timestamp::now();
-    let mut envelope = Envelope::new(&event, service, now);
-    envelope.attempt = Some(2);
-    envelope.traceparent = Some(format!("00-{TRACE_ID}-00f067aa0ba902b7-01"));
-    let origin = Origin { topic: E::TOPIC.name.to_owned(), partition: 3, offset: 7 };
-    Delivery {
-        event,
-        envelope,
-        origin,
-        attempt: 1,
-        last_attempt: false,
-        now,
-        deadline: tokio::time::Instant::now() + Duration::from_secs(30),
-        span: tracing::Span::none(),
-    }
+    let mut delivery = handling::delivery(event, Timestamp::now());
+    service.clone_into(&mut delivery.envelope.source);
+    delivery.envelope.attempt = Some(2);
+    delivery.envelope.traceparent = Some(format!("00-{TRACE_ID}-00f067aa0ba902b7-01"));
+    (delivery.origin.partition, delivery.origin.offset) = (3, 7);
+    delivery
 }
