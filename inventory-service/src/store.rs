@@ -9,7 +9,10 @@ use event_runtime::{
     Migration, Tx,
     database::{
         columns::{json, undecodable},
-        rows,
+        rows::{
+            self,
+            Column::{BigInt, Text},
+        },
     },
 };
 use jiff::Timestamp;
@@ -119,15 +122,10 @@ pub async fn lock_stock(tx: &mut Tx, skus: &BTreeSet<String>) -> Result<Shelf, s
 /// When a statement fails, or the table refuses what would make or lose a piece.
 pub async fn move_pieces(tx: &mut Tx, moves: &[(&str, Moves)]) -> Result<(), sqlx::Error> {
     for moves in rows::chunks(moves, MOST_ROWS) {
-        let row = |row: usize| {
-            let first = row * 4 + 1;
-            let numbers = (first + 1..first + 4).map(|number| format!("CAST(${number} AS BIGINT)"));
-            format!("(${first}, {})", numbers.collect::<Vec<_>>().join(", "))
-        };
         let sql = format!(
             "UPDATE stock SET available = available + moved.column2, reserved = reserved + moved.column3, \
              sold = sold + moved.column4 FROM (VALUES {}) AS moved WHERE sku = moved.column1",
-            (0..moves.len()).map(row).collect::<Vec<_>>().join(", ")
+            rows::typed_values(moves.len(), &[Text, BigInt, BigInt, BigInt])
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for (sku, Moves { available, reserved, sold }) in moves {

@@ -14,7 +14,10 @@ use event_runtime::{
     Migration, Tx,
     database::{
         columns::{json, moment, optional_moment, undecodable},
-        rows,
+        rows::{
+            self,
+            Column::{BigInt, Text},
+        },
     },
 };
 use jiff::Timestamp;
@@ -131,12 +134,12 @@ pub async fn lock(tx: &mut Tx, ids: &[OrderId]) -> Result<HashMap<OrderId, Order
 /// When a statement fails.
 pub async fn save(tx: &mut Tx, orders: &[(&Order, Option<Timestamp>)]) -> Result<(), sqlx::Error> {
     for orders in rows::chunks(orders, MOST_ROWS) {
-        let row = |row: usize| format!("({}, CAST(${} AS BIGINT))", rows::placeholders(row * 7, 6), row * 7 + 7);
+        let columns = [Text, Text, Text, Text, Text, Text, BigInt];
         let sql = format!(
             "UPDATE orders SET state = new.column2, reason = new.column3, payment = new.column4, \
              payment_id = new.column5, stock = new.column6, ended_at = COALESCE(new.column7, ended_at), \
              version = version + 1 FROM (VALUES {}) AS new WHERE id = new.column1",
-            (0..orders.len()).map(row).collect::<Vec<_>>().join(", ")
+            rows::typed_values(orders.len(), &columns)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for (Order { id, saga, .. }, ended_at) in orders {

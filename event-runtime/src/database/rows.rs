@@ -26,6 +26,28 @@ pub fn values(after: usize, rows: usize, columns: usize) -> String {
     text
 }
 
+/// A column of [`typed_values`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// Text, which PostgreSQL takes a placeholder for by itself.
+    Text,
+    /// A number.
+    BigInt,
+}
+
+/// [`values`] for an `UPDATE … FROM (VALUES …)`, where PostgreSQL must be told which columns are numbers:
+/// `($1, CAST($2 AS BIGINT)), ($3, CAST($4 AS BIGINT))`.
+pub fn typed_values(rows: usize, columns: &[Column]) -> String {
+    let row = |row: usize| {
+        let column = |(place, column): (usize, &Column)| match (column, row * columns.len() + place + 1) {
+            (Column::Text, number) => format!("${number}"),
+            (Column::BigInt, number) => format!("CAST(${number} AS BIGINT)"),
+        };
+        format!("({})", columns.iter().enumerate().map(column).collect::<Vec<_>>().join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+}
+
 /// The items in their order, in pieces whose lengths are those of [`sizes`].
 pub fn chunks<T>(mut items: &[T], most: usize) -> impl Iterator<Item = &[T]> {
     sizes(items.len(), most).map(move |size| {
@@ -55,6 +77,8 @@ mod tests {
         assert_eq!(placeholders(12, 2), "$13, $14");
         assert_eq!(values(0, 1, 2), "($1, $2)");
         assert_eq!(values(1, 2, 2), "($2, $3), ($4, $5)");
+        let typed = typed_values(2, &[Column::Text, Column::BigInt]);
+        assert_eq!(typed, "($1, CAST($2 AS BIGINT)), ($3, CAST($4 AS BIGINT))");
     }
 
     #[test]

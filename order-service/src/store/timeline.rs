@@ -5,7 +5,10 @@ use event_runtime::{
     Delivery, Tx,
     database::{
         columns::{moment, undecodable},
-        rows,
+        rows::{
+            self,
+            Column::{BigInt, Text},
+        },
     },
     outbox::{OnPublished, OutboxRow, Published},
     telemetry::trace::trace_id,
@@ -134,21 +137,15 @@ impl OnPublished for WriteBack {
     }
 }
 
-async fn write_back(tx: &mut Tx, rows: &[Published]) -> Result<(), sqlx::Error> {
-    let values: Vec<String> = (0..rows.len())
-        .map(|row| {
-            let first = row * 3;
-            format!("(${}, CAST(${} AS BIGINT), CAST(${} AS BIGINT))", first + 1, first + 2, first + 3)
-        })
-        .collect();
+async fn write_back(tx: &mut Tx, published: &[Published]) -> Result<(), sqlx::Error> {
     // Events without a line, such as the deadline, match nothing.
     let sql = format!(
         "UPDATE order_timeline SET log_partition = place.column2, log_offset = place.column3 \
          FROM (VALUES {}) AS place WHERE event_id = place.column1 AND dead_letter_of = ''",
-        values.join(", ")
+        rows::typed_values(published.len(), &[Text, BigInt, BigInt])
     );
     let mut query = sqlx::query(AssertSqlSafe(sql));
-    for row in rows {
+    for row in published {
         query = query.bind(row.event_id.to_string()).bind(i64::from(row.origin.partition)).bind(row.origin.offset);
     }
     query.execute(tx.conn()).await?;
