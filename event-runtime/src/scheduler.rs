@@ -28,10 +28,10 @@ mod partition;
 mod progress;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::Entry},
-    hash::Hash,
+    collections::{BTreeMap, BTreeSet, VecDeque, hash_map::Entry},
     time::Duration,
 };
 
@@ -54,6 +54,9 @@ pub use self::{
 };
 use crate::RetryPolicy;
 
+/// Several lookups a record are made in these: with a hash that is quick, and seeded.
+type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::quality::RandomState>;
+
 /// How a dead-letter write that fails is tried again: for ever, since giving up would lose the record.
 const BURY_RETRY: RetryPolicy = RetryPolicy::unlimited();
 
@@ -71,10 +74,12 @@ pub struct Scheduler<T> {
     timers_made: u64,
     last_ticket: u64,
     running: HashMap<Ticket, Running>,
-    /// What counts towards the concurrency: by its first attempt, how many attempts of a batch still run.
-    in_flight: HashMap<Ticket, usize>,
-    /// Lanes with running attempts, of whichever generation, and how many: those of a batch.
-    busy: HashMap<(Partition, Lane), usize>,
+    /// What counts towards the concurrency: attempts and batches that run.
+    in_flight: usize,
+    /// By its first attempt, how many attempts of a batch still run.
+    batches: HashMap<Ticket, usize>,
+    /// Lanes with running attempts of an older generation, and how many.
+    predecessors: HashMap<(Partition, Lane), usize>,
     dependencies: HashMap<usize, Dependency>,
     guard: Option<FloodGuard>,
     breakers: Option<Breakers>,
@@ -114,10 +119,11 @@ impl<T: Clone> Scheduler<T> {
             timers: BTreeMap::new(),
             timers_made: 0,
             last_ticket: 0,
-            running: HashMap::new(),
-            in_flight: HashMap::new(),
-            busy: HashMap::new(),
-            dependencies: HashMap::new(),
+            running: HashMap::default(),
+            in_flight: 0,
+            batches: HashMap::default(),
+            predecessors: HashMap::default(),
+            dependencies: HashMap::default(),
             guard: None,
             breakers: None,
             batching: None,
@@ -158,6 +164,10 @@ impl<T: Clone> Scheduler<T> {
     /// The partition is ours no longer. What may be committed for it, if anything was handled.
     pub fn remove(&mut self, partition: &Partition) -> Option<i64> {
         let removed = self.partitions.remove(partition)?;
+        let running = self.running.values();
+        for running in running.filter(|it| it.partition == *partition && it.generation == removed.generation) {
+            *self.predecessors.entry((partition.clone(), running.lane.clone())).or_default() += 1;
+        }
         self.turns.retain(|other| other != partition);
         self.stopped.remove(partition);
         self.timers.retain(|_, (other, ..)| other != partition);
@@ -209,7 +219,7 @@ impl<T: Clone> Scheduler<T> {
         if !assignment.take_offset(offset, None) {
             return Offered::Repeated;
         }
-        assignment.unfinished.remove(&offset);
+        assignment.unfinished.finish(offset);
         Offered::Queued
     }
 
@@ -246,7 +256,7 @@ impl<T: Clone> Scheduler<T> {
     /// The next attempt to run, if one may start now. What else may share its transaction: [`Scheduler::join`].
     pub fn start_next(&mut self) -> Option<Start<T>> {
         let alone = self.runs_alone() || !self.guard_allows(self.running.len());
-        if alone || self.in_flight.len() >= self.limits.concurrency {
+        if alone || self.in_flight >= self.limits.concurrency {
             return None;
         }
         loop {
@@ -270,16 +280,18 @@ impl<T: Clone> Scheduler<T> {
     pub fn finish(&mut self, ticket: Ticket, outcome: Outcome, now: Duration, random: f64) -> Verdict {
         let Some(running) = self.running.remove(&ticket) else { return Verdict::Stale };
         let Running { partition, generation, lane, offset, handler, batch, careful: _ } = running;
-        one_less(&mut self.in_flight, batch);
-        let lane_is_free = one_less(&mut self.busy, (partition.clone(), lane.clone()));
+        if self.is_last_of(batch) {
+            self.in_flight -= 1;
+        }
         let dependency = self.dependencies.entry(handler).or_default();
         dependency.probe_ended(ticket.0, matches!(outcome, Outcome::Handled { .. }), now);
         if self.partitions.get(&partition).is_none_or(|assignment| assignment.generation != generation) {
-            if lane_is_free {
-                self.wake_successor(&partition, lane);
-            }
+            self.predecessor_ended(&partition, lane);
             return Verdict::Stale;
         }
+        let state = self.lane(&partition, &lane);
+        state.running -= 1;
+        let lane_is_free = state.running == 0;
         if let Some(guard) = &mut self.guard {
             match outcome {
                 Outcome::Buried => guard.dead_lettered(now),
@@ -420,13 +432,14 @@ impl<T: Clone> Scheduler<T> {
         if let (None, Some(batching)) = (batch, &mut self.batching) {
             batching.started(self.now);
         }
+        match batch {
+            None => self.in_flight += 1,
+            Some(first) => *self.batches.entry(first).or_insert(1) += 1,
+        }
         let batch = batch.unwrap_or(ticket);
-        *self.in_flight.entry(batch).or_default() += 1;
-        let before = self.busy.entry((partition.clone(), lane.clone())).or_default();
         let assignment = self.partitions.get_mut(&partition).expect("lanes are only named while assigned");
         let careful = assignment.is_careful(&lane);
-        let next = assignment.begin(&lane, *before);
-        *before += 1;
+        let next = assignment.begin(&lane);
         let (payload, attempt, task, handler) = (next.payload.clone(), next.attempt, next.task(), next.handler);
         let offset = next.offset;
         self.running.insert(ticket, Running { partition, generation, lane, offset, handler, batch, careful });
@@ -441,12 +454,34 @@ impl<T: Clone> Scheduler<T> {
         }
     }
 
-    /// The attempt of an older generation has ended: the lane that waited for it may go on.
-    fn wake_successor(&mut self, partition: &Partition, lane: Lane) {
+    /// Whether an attempt of an older generation at this lane has not ended.
+    fn has_predecessor(&self, partition: &Partition, lane: &Lane) -> bool {
+        !self.predecessors.is_empty() && self.predecessors.contains_key(&(partition.clone(), lane.clone()))
+    }
+
+    /// An attempt of an older generation has ended: the lane that waited for the last of them may go on.
+    fn predecessor_ended(&mut self, partition: &Partition, lane: Lane) {
+        let Entry::Occupied(mut count) = self.predecessors.entry((partition.clone(), lane.clone())) else { return };
+        *count.get_mut() -= 1;
+        if *count.get() > 0 {
+            return;
+        }
+        count.remove();
         let waits = self.partitions.get(partition).and_then(|assignment| assignment.lanes.get(&lane));
         if waits.is_some_and(|state| matches!(state.waits, partition::Waits::Predecessor)) {
             self.make_ready(partition, lane);
         }
+    }
+
+    /// Counts one running attempt of a batch less; whether it was the last one, as one that is no batch is.
+    fn is_last_of(&mut self, batch: Ticket) -> bool {
+        let Entry::Occupied(mut left) = self.batches.entry(batch) else { return true };
+        *left.get_mut() -= 1;
+        let last = *left.get() == 0;
+        if last {
+            left.remove();
+        }
+        last
     }
 
     fn lane(&mut self, partition: &Partition, lane: &Lane) -> &mut LaneState<T> {
@@ -457,15 +492,4 @@ impl<T: Clone> Scheduler<T> {
     fn head(&mut self, partition: &Partition, lane: &Lane) -> &mut Pending<T> {
         self.lane(partition, lane).queue.front_mut().expect("a lane is removed with its last record")
     }
-}
-
-/// Counts one attempt less for `key`; whether that was the last.
-fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) -> bool {
-    let Entry::Occupied(mut count) = counts.entry(key) else { return true };
-    *count.get_mut() -= 1;
-    let last = *count.get() == 0;
-    if last {
-        count.remove();
-    }
-    last
 }

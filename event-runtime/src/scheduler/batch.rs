@@ -181,7 +181,7 @@ impl<T: Clone> Scheduler<T> {
         let batching = self.batching.as_ref().filter(|it| it.gathers && it.size(self.now) > 1)?;
         let one_at_a_time = batching.contention(self.now).is_some();
         let until = batching.started + if one_at_a_time { PATIENCE } else { TARGET };
-        if self.in_flight.is_empty() || until <= self.now || self.turns.is_empty() {
+        if self.in_flight == 0 || until <= self.now || self.turns.is_empty() {
             return None;
         }
         if one_at_a_time {
@@ -219,7 +219,7 @@ impl<T: Clone> Scheduler<T> {
         let lane = assignment.ready.front()?;
         let head = assignment.lanes.get(lane)?.queue.front()?;
         // An older generation's attempt at the lane is found at the lane's own turn.
-        if !self.may_share(assignment, head) || self.busy.contains_key(&(partition.clone(), lane.clone())) {
+        if !self.may_share(assignment, head) || self.has_predecessor(partition, lane) {
             return None;
         }
         self.partitions.get_mut(partition)?.ready.pop_front()
@@ -235,9 +235,8 @@ impl<T: Clone> Scheduler<T> {
         joined: &mut Vec<Start<T>>,
     ) {
         while joined.len() + 1 < size {
-            let running = self.busy.get(&(partition.clone(), lane.clone())).copied().unwrap_or(0);
             let Some(assignment) = self.partitions.get(partition) else { return };
-            let next = assignment.lanes.get(lane).and_then(|lane| lane.queue.get(running));
+            let next = assignment.lanes.get(lane).and_then(|lane| lane.queue.get(lane.running));
             if !next.is_some_and(|next| self.may_share(assignment, next)) {
                 return;
             }

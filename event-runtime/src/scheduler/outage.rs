@@ -179,9 +179,11 @@ impl<T: Clone> Scheduler<T> {
                     return true;
                 };
                 // A lane that waits for its key's old attempt finds that out at its turn.
-                let busy = self.busy.contains_key(&(partition.clone(), lane.clone()));
-                let away = self.dependencies.get_mut(&head.handler).filter(|it| it.is_away() && !busy);
+                let away = self.dependencies.get_mut(&head.handler).filter(|it| it.is_away());
                 let Some(dependency) = away else { return true };
+                if self.predecessors.contains_key(&(partition.clone(), lane.clone())) {
+                    return true;
+                }
                 let held = HeldLane { partition: partition.clone(), lane: lane.clone() };
                 dependency.hold(held, head.is_untried());
                 state.waits = Waits::Dependency;
@@ -196,7 +198,7 @@ impl<T: Clone> Scheduler<T> {
         generation: Generation,
         lane: Lane,
     ) -> Option<Start<T>> {
-        if self.busy.contains_key(&(partition.clone(), lane.clone())) {
+        if self.has_predecessor(&partition, &lane) {
             // An older generation's attempt at this key has not ended yet; its end wakes the lane.
             self.lane(&partition, &lane).waits = Waits::Predecessor;
             return None;

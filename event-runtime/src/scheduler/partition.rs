@@ -1,14 +1,17 @@
 //! One assigned partition: its lanes, its watermark, what it takes in memory.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::VecDeque,
     sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
 
-use super::{BURY_RETRY, CrashedError, Extent, Generation, InHand, Lag, Lane, Offer, State, Task, careful::Suspicion};
+use super::{
+    BURY_RETRY, CrashedError, Extent, Generation, HashMap, InHand, Lag, Lane, Offer, State, Task, careful::Suspicion,
+    window::Window,
+};
 use crate::{HandlerError, RetryPolicy};
 
 #[derive(Debug)]
@@ -20,8 +23,8 @@ pub(super) struct Assignment<T> {
     pub(super) held: bool,
     pub(super) suspicion: Suspicion,
     pub(super) paused: bool,
-    /// Offsets that came in and are not handled, with the time their records were written.
-    pub(super) unfinished: BTreeMap<i64, Option<Timestamp>>,
+    /// Offsets that came in and are not handled.
+    pub(super) unfinished: Window,
     /// Where the partition ends, as far as that is known.
     pub(super) extent: Option<Extent>,
     /// There is no record from the next to come up to here, whatever the offsets say.
@@ -46,6 +49,8 @@ pub(super) struct LaneState<T> {
     /// Never empty: a lane is removed with its last record.
     pub(super) queue: VecDeque<Pending<T>>,
     pub(super) waits: Waits,
+    /// How many of its first records have attempts that run: more than one only in a batch.
+    pub(super) running: usize,
 }
 
 /// What a lane waits for.
@@ -93,11 +98,11 @@ impl<T: Clone> Assignment<T> {
             held: false,
             suspicion: Suspicion::default(),
             paused: false,
-            unfinished: BTreeMap::new(),
+            unfinished: Window::default(),
             extent: None,
             empty_up_to: 0,
             behind: None,
-            lanes: HashMap::new(),
+            lanes: HashMap::default(),
             ready: VecDeque::new(),
             begun: None,
             next_offset: None,
@@ -115,7 +120,7 @@ impl<T: Clone> Assignment<T> {
         self.next_offset = Some(offset + 1);
         // Where reading began need not be committed: it follows from what is committed already.
         self.reported.get_or_insert(offset);
-        self.unfinished.insert(offset, written);
+        self.unfinished.begin(offset, written);
         true
     }
 
@@ -130,15 +135,17 @@ impl<T: Clone> Assignment<T> {
             state.queue.push_back(pending);
             return None;
         }
-        self.lanes.insert(lane.clone(), LaneState { queue: VecDeque::from([pending]), waits: Waits::Turn });
+        let state = LaneState { queue: VecDeque::from([pending]), waits: Waits::Turn, running: 0 };
+        self.lanes.insert(lane.clone(), state);
         Some(lane)
     }
 
-    /// Notes that an attempt begins at what is next of a lane, behind `before` others in the same batch.
-    pub(super) fn begin(&mut self, lane: &Lane, before: usize) -> &Pending<T> {
+    /// Notes that an attempt begins at what is next of a lane, behind those that run in the same batch.
+    pub(super) fn begin(&mut self, lane: &Lane) -> &Pending<T> {
         let state = self.lanes.get_mut(lane).expect("a lane that may start has a record");
         state.waits = Waits::Attempt;
-        let next = state.queue.get(before).expect("a lane is removed with its last record");
+        let next = state.queue.get(state.running).expect("a lane is removed with its last record");
+        state.running += 1;
         self.begun = self.begun.max(Some(next.offset));
         next
     }
@@ -153,7 +160,7 @@ impl<T: Clone> Assignment<T> {
     pub(super) fn complete(&mut self, lane: &Lane, offset: i64) -> bool {
         let Some(state) = self.lanes.get_mut(lane) else { return false };
         if let Some(done) = state.place(offset).and_then(|place| state.queue.remove(place)) {
-            self.unfinished.remove(&done.offset);
+            self.unfinished.finish(done.offset);
             self.records -= 1;
             self.bytes -= done.bytes;
         }
@@ -166,7 +173,7 @@ impl<T: Clone> Assignment<T> {
 
     /// The offset to read next after a restart: everything below it is handled.
     pub(super) fn watermark(&self) -> Option<i64> {
-        self.unfinished.first_key_value().map(|(offset, _)| *offset).or(self.next_offset)
+        self.unfinished.first().map(|(offset, _)| offset).or(self.next_offset)
     }
 
     /// The watermark, or where reading begins.
@@ -181,7 +188,7 @@ impl<T: Clone> Assignment<T> {
     /// The position, if the record there has not come: then nothing of the partition is in hand.
     fn unread(&self) -> Option<i64> {
         let end = self.extent?.end;
-        self.position().filter(|position| self.unfinished.is_empty() && end > (*position).max(self.empty_up_to))
+        self.position().filter(|position| self.unfinished.first().is_none() && end > (*position).max(self.empty_up_to))
     }
 
     /// The offset that is to come next, if nothing has come there for `patience` although something should. What is in
@@ -200,7 +207,7 @@ impl<T: Clone> Assignment<T> {
 
     pub(super) fn lag(&self) -> Lag {
         let records = self.extent.zip(self.position()).map(|(extent, position)| (extent.end - position).max(0));
-        let oldest = self.unfinished.first_key_value().and_then(|(_, written)| *written);
+        let oldest = self.unfinished.first().and_then(|(_, written)| written);
         Lag { records, oldest, unread: self.unread() }
     }
 
@@ -259,8 +266,8 @@ impl<T> LaneState<T> {
 }
 
 impl<T: Clone> LaneState<T> {
-    /// Its records, of which so many `running` are in a batch.
-    pub(super) fn in_hand(&self, running: usize) -> impl Iterator<Item = InHand<T>> {
+    /// Its records.
+    pub(super) fn in_hand(&self) -> impl Iterator<Item = InHand<T>> {
         let head = match self.waits {
             Waits::Turn | Waits::Predecessor => State::Queued,
             Waits::Attempt => State::Running,
@@ -270,7 +277,7 @@ impl<T: Clone> LaneState<T> {
         self.queue.iter().enumerate().map(move |(position, pending)| InHand {
             payload: pending.payload.clone(),
             attempt: pending.attempt,
-            state: if position < running.max(1) { head } else { State::Queued },
+            state: if position < self.running.max(1) { head } else { State::Queued },
             last_error: pending.last_error.clone(),
         })
     }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    Extent, Flood, Generation, InHand, Lag, Lane, Partition, Scheduler, Stall, flood::FloodGuard, partition::Assignment,
+    Extent, Flood, Generation, InHand, Lag, Lane, Partition, Scheduler, Stall,
+    flood::FloodGuard,
+    partition::{Assignment, LaneState},
 };
 
 impl<T: Clone> Scheduler<T> {
@@ -52,10 +54,7 @@ impl<T: Clone> Scheduler<T> {
     /// Every record in hand of one key.
     pub fn inspect(&self, key: &[u8]) -> Vec<InHand<T>> {
         let lane = Lane::Key(key.into());
-        let states = self.partitions.iter().filter_map(|(partition, assignment)| {
-            let running = self.busy.get(&(partition.clone(), lane.clone())).copied().unwrap_or(0);
-            Some(assignment.lanes.get(&lane)?.in_hand(running))
-        });
-        states.flatten().collect()
+        let lanes = self.partitions.values().filter_map(|assignment| assignment.lanes.get(&lane));
+        lanes.flat_map(LaneState::in_hand).collect()
     }
 }
