@@ -93,12 +93,12 @@ launch() {
   # Without the optimising compiler: in a broker that lives a minute it takes a third of a core from what is tested.
   in_background "$dir/kafka.log" java "${heap[@]}" -XX:TieredStopAtLevel=1 -Djava.awt.headless=true -Dlog4j2.configurationFile="$here/kafka/log4j2.properties" \
     -cp "$libs/*" kafka.Kafka "$dir/server.properties" >"$dir/kafka.pid"
-  local deadline=$((SECONDS + 60))
+  local deadline=$((SECONDS + 120))
   # Started is said once the broker is unfenced; before that clients would see no leader.
   until grep -q 'Kafka Server started' "$dir/kafka.log" && answers; do
     # Not `running`: for a moment the process is still a copy of this script, and would not be taken for ours.
     kill -0 "$(head -n 1 "$dir/kafka.pid")" 2>/dev/null || return 1
-    [ $SECONDS -lt $deadline ] || { tail -n 20 "$dir/kafka.log" >&2; end -9; die "the broker did not answer within 60 s"; }
+    [ $SECONDS -lt $deadline ] || { tail -n 20 "$dir/kafka.log" >&2; end -9; die "the broker did not answer within 120 s"; }
     sleep 0.1
   done
 }

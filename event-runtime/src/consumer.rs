@@ -19,6 +19,7 @@
 mod attempt;
 mod batch;
 mod builder;
+mod chunk;
 mod client;
 mod commands;
 mod committer;

@@ -30,6 +30,9 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod topics;
 
+/// For what is looked up several times a record: its hash is quick, and seeded.
+type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::quality::RandomState>;
+
 pub use clock::Clock;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerContext};
 pub use database::{Database, Migration, Tx};

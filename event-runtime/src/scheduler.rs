@@ -52,10 +52,7 @@ pub use self::{
     },
     owned::{Owned, OwnedPartition},
 };
-use crate::RetryPolicy;
-
-/// Several lookups a record are made in these: with a hash that is quick, and seeded.
-type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::quality::RandomState>;
+use crate::{HashMap, RetryPolicy};
 
 /// How a dead-letter write that fails is tried again: for ever, since giving up would lose the record.
 const BURY_RETRY: RetryPolicy = RetryPolicy::unlimited();

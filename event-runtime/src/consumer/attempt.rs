@@ -14,7 +14,7 @@ use tracing::{Instrument, Span};
 use super::{
     dead_letter::{dead_letter, without_value},
     kinds::{Attempt, Handled},
-    metrics::{ConsumerMetrics, EventLabels, RecordLabels},
+    metrics::{ConsumerMetrics, EventLabels, GroupGauges, RecordLabels},
     overrun::Overruns,
     router::{Content, Job, UndecodableError},
 };
@@ -36,6 +36,7 @@ pub(super) struct Runner {
     pub(super) producer: Producer,
     pub(super) timeout: Duration,
     pub(super) metrics: ConsumerMetrics,
+    pub(super) gauges: GroupGauges,
     pub(super) overruns: Arc<Overruns>,
 }
 
@@ -71,7 +72,7 @@ impl Runner {
                 Outcome::Handled { proves_dependency: handled == Handled::Done }
             }
             Err(error) => {
-                self.metrics.handler_seconds.get_or_create(&self.labels(job)).observe(begun.elapsed().as_secs_f64());
+                job.counters.handler_seconds.observe(begun.elapsed().as_secs_f64());
                 Outcome::Failed(error)
             }
         }
@@ -85,13 +86,12 @@ impl Runner {
 
     /// Counts a record that is done, and says so if there was nothing to do.
     pub(super) fn count_handled(&self, job: &Job, handled: Handled, took: Duration) {
-        let labels = self.labels(job);
-        self.metrics.handler_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        job.counters.handler_seconds.observe(took.as_secs_f64());
         if handled == Handled::Duplicate {
-            self.metrics.duplicates.get_or_create(&labels).inc();
+            job.counters.duplicates.inc();
             tracing::info!(origin = %job.record.origin, "duplicate: the event was handled before");
         } else {
-            self.metrics.handled.get_or_create(&labels).inc();
+            job.counters.handled.inc();
         }
     }
 
@@ -109,7 +109,7 @@ impl Runner {
             Content::Undecodable(_) => None,
         };
         if !job.dead_lettered.load(Ordering::Relaxed) {
-            let letter = dead_letter(self.group, &job.record, error, attempts, job.replays(), self.clock.now());
+            let letter = dead_letter(self.group, &job.record, error, attempts, job.replays, self.clock.now());
             let sent = match self.producer.send(letter.clone()).await {
                 Err(ProduceError::TooLarge { .. }) => self.producer.send(without_value(letter)).await,
                 sent => sent,
@@ -201,7 +201,7 @@ impl Runner {
             group: self.group,
             record: &job.record,
             envelope: job.envelope(),
-            replay: job.replays(),
+            replay: job.replays,
             attempt,
             last_attempt,
             now: self.clock.now(),

@@ -171,6 +171,7 @@ pub(super) fn start(
         clock: context.clock,
         producer: context.producer,
         timeout: settings.handler_timeout,
+        gauges: context.metrics.gauges(group),
         metrics: context.metrics,
         overruns: overruns.clone(),
     };

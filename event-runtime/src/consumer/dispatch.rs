@@ -5,8 +5,7 @@
 mod tests;
 
 use std::{
-    collections::HashMap,
-    iter,
+    iter, mem,
     sync::{Arc, atomic::Ordering, mpsc::SyncSender},
     time::Duration,
 };
@@ -21,17 +20,18 @@ use tracing::Instrument;
 use super::{
     attempt::{Runner, panic_message},
     batch::{BatchEnded, Member},
+    chunk::{ChunkEnded, ChunkSize, Polled, Running, run_chunk, run_one},
     commands::Commands,
     custody::{Custody, Taken, beside},
     inspect::InFlight,
-    metrics::{GroupLabels, RecordLabels},
+    metrics::RecordLabels,
     progress::Progress,
     rebalance::{Incoming, Membership},
     router::{Job, Route, Router},
     watchdog::Watchdog,
 };
 use crate::{
-    HandlerError, Record,
+    HandlerError, HashMap, Record,
     scheduler::{Generation, Offer, Offered, Outcome, Partition, Scheduler, Start, Task, Ticket},
 };
 
@@ -66,8 +66,9 @@ pub(super) struct Dispatcher {
 pub(super) struct Work {
     started: Instant,
     attempts: JoinSet<Ended>,
-    /// Those of a batch in its order.
+    /// Those of a batch or a chunk in its order.
     tickets: HashMap<task::Id, Vec<Ticket>>,
+    chunk_size: ChunkSize,
     pub(super) running: HashMap<Ticket, RunningAttempt>,
     revoke: Option<Revoke>,
     /// Set by a shutdown: when to stop waiting for attempts.
@@ -78,11 +79,16 @@ pub(super) struct RunningAttempt {
     pub(super) job: Arc<Job>,
     pub(super) attempt: u32,
     abort: AbortHandle,
+    /// Its partition is no longer ours.
+    cancelled: bool,
 }
 
-/// How an attempt or a batch of them ended.
+/// How a task ended.
 enum Ended {
     One(Outcome),
+    /// What it took, if it answered at once.
+    Single(Outcome, Option<Duration>),
+    Chunk(ChunkEnded),
     Batch(BatchEnded),
 }
 
@@ -100,8 +106,9 @@ impl Work {
         Work {
             started: Instant::now(),
             attempts: JoinSet::new(),
-            tickets: HashMap::new(),
-            running: HashMap::new(),
+            tickets: HashMap::default(),
+            chunk_size: ChunkSize::new(),
+            running: HashMap::default(),
             revoke: None,
             closing: None,
         }
@@ -122,7 +129,13 @@ impl Dispatcher {
             }
             let wake = self.next_wake();
             tokio::select! {
-                Some(joined) = self.work.attempts.join_next_with_id() => self.ended(joined),
+                Some(joined) = self.work.attempts.join_next_with_id() => {
+                    self.ended(joined);
+                    // What follows is done once for all that have ended by now.
+                    while let Some(joined) = self.work.attempts.try_join_next_with_id() {
+                        self.ended(joined);
+                    }
+                }
                 news = incoming.recv() => match news {
                     Some(news) => self.take_in(news),
                     None => break,
@@ -192,7 +205,7 @@ impl Dispatcher {
 
     fn offer(&mut self, partition: &Partition, generation: Generation, record: Record) {
         let offset = record.origin.offset;
-        match self.router.route(record) {
+        match self.router.route(record, &self.runner.metrics) {
             Route::Job { job, handler, retry, shares } => {
                 let key = job.record.key.as_deref().map(Arc::from);
                 let bytes = job.record.size();
@@ -220,30 +233,73 @@ impl Dispatcher {
     fn start_attempts(&mut self) {
         let now = self.now();
         self.scheduler.advance(now);
+        let mut chunk = Vec::new();
         while let Some(first) = self.scheduler.start_next() {
             let joined = self.scheduler.join(first.ticket);
-            if joined.is_empty() {
-                self.start_one(first);
-            } else {
+            if !joined.is_empty() {
                 self.start_batch(iter::once(first).chain(joined).collect());
+            } else if first.careful {
+                self.start_alone(first);
+            } else {
+                chunk.push(first);
+                if chunk.len() >= self.work.chunk_size.get() {
+                    self.start_chunk(mem::take(&mut chunk));
+                }
             }
+        }
+        self.start_chunk(chunk);
+    }
+
+    fn start_chunk(&mut self, starts: Vec<Start<Arc<Job>>>) {
+        let tickets = starts.iter().map(|start| start.ticket).collect();
+        let run =
+            |start: &Start<Arc<Job>>| self.runner.clone().run(start.payload.clone(), start.task.clone(), start.attempt);
+        let abort = match starts.as_slice() {
+            [] => return,
+            [start] => {
+                let attempt = run(start);
+                let single = async {
+                    let (outcome, at_once) = beside(run_one(attempt)).await;
+                    Ended::Single(outcome, at_once)
+                };
+                self.spawn(single, tickets)
+            }
+            starts => {
+                let attempts = starts.iter().map(run).collect();
+                self.spawn(async { Ended::Chunk(beside(run_chunk(attempts)).await) }, tickets)
+            }
+        };
+        for Start { ticket, payload: job, attempt, .. } in starts {
+            let running = RunningAttempt { job, attempt, abort: abort.clone(), cancelled: false };
+            self.work.running.insert(ticket, running);
         }
     }
 
-    fn start_one(&mut self, start: Start<Arc<Job>>) {
-        let Start { ticket, payload: job, task, attempt, careful } = start;
-        let abort = match careful {
-            true => {
-                let run = self.custody.alone(self.runner.clone(), job.clone(), task, attempt);
-                self.work.attempts.spawn(async { Ended::One(run.await) }.in_current_span())
-            }
-            false => {
-                let run = self.runner.clone().run(job.clone(), task, attempt);
-                self.work.attempts.spawn(async { Ended::One(beside(run).await) }.in_current_span())
-            }
-        };
-        self.work.tickets.insert(abort.id(), vec![ticket]);
-        self.work.running.insert(ticket, RunningAttempt { job, attempt, abort });
+    /// An attempt that was begun in a chunk, and waits, goes on in a task of its own.
+    fn go_on(&mut self, ticket: Ticket, attempt: Running) {
+        let cancelled = self.work.running.get(&ticket).is_none_or(|running| running.cancelled);
+        if cancelled {
+            // Nobody will count this.
+            self.finish(ticket, Outcome::Failed(HandlerError::retry("the attempt was cancelled")));
+            return;
+        }
+        let abort = self.spawn(async { Ended::One(beside(attempt).await) }, vec![ticket]);
+        if let Some(running) = self.work.running.get_mut(&ticket) {
+            running.abort = abort;
+        }
+    }
+
+    fn start_alone(&mut self, start: Start<Arc<Job>>) {
+        let Start { ticket, payload: job, task, attempt, .. } = start;
+        let run = self.custody.alone(self.runner.clone(), job.clone(), task, attempt);
+        let abort = self.spawn(async { Ended::One(run.await) }, vec![ticket]);
+        self.work.running.insert(ticket, RunningAttempt { job, attempt, abort, cancelled: false });
+    }
+
+    fn spawn(&mut self, run: impl Future<Output = Ended> + Send + 'static, tickets: Vec<Ticket>) -> AbortHandle {
+        let abort = self.work.attempts.spawn(run.in_current_span());
+        self.work.tickets.insert(abort.id(), tickets);
+        abort
     }
 
     fn start_batch(&mut self, starts: Vec<Start<Arc<Job>>>) {
@@ -252,10 +308,11 @@ impl Dispatcher {
             last_attempt: matches!(start.task, Task::Handle { last_attempt: true }),
         };
         let run = self.runner.clone().run_batch(starts.iter().map(member).collect());
-        let abort = self.work.attempts.spawn(async { Ended::Batch(beside(run).await) }.in_current_span());
-        self.work.tickets.insert(abort.id(), starts.iter().map(|start| start.ticket).collect());
+        let tickets = starts.iter().map(|start| start.ticket).collect();
+        let abort = self.spawn(async { Ended::Batch(beside(run).await) }, tickets);
         for Start { ticket, payload: job, attempt, .. } in starts {
-            self.work.running.insert(ticket, RunningAttempt { job, attempt, abort: abort.clone() });
+            let running = RunningAttempt { job, attempt, abort: abort.clone(), cancelled: false };
+            self.work.running.insert(ticket, running);
         }
     }
 
@@ -267,6 +324,11 @@ impl Dispatcher {
         let Some(tickets) = self.work.tickets.remove(&id) else { return };
         let outcomes = match joined {
             Ok((_, Ended::One(outcome))) => vec![outcome],
+            Ok((_, Ended::Single(outcome, at_once))) => {
+                self.work.chunk_size.ended(1, at_once);
+                vec![outcome]
+            }
+            Ok((_, Ended::Chunk(chunk))) => return self.chunk_ended(tickets, chunk),
             Ok((_, Ended::Batch(BatchEnded { outcomes, took, contended }))) => {
                 match took {
                     _ if contended => self.scheduler.batch_contended(tickets[0]),
@@ -275,7 +337,7 @@ impl Dispatcher {
                 }
                 outcomes
             }
-            // One of the partitions of a batch may still be ours.
+            // One of the partitions of a batch or a chunk may still be ours.
             Err(_) if tickets.len() > 1 => tickets.iter().map(|_| Outcome::RolledBack).collect(),
             Err(error) => {
                 let failure = match error.try_into_panic() {
@@ -288,6 +350,16 @@ impl Dispatcher {
         };
         for (ticket, outcome) in tickets.into_iter().zip(outcomes) {
             self.finish(ticket, outcome);
+        }
+    }
+
+    fn chunk_ended(&mut self, tickets: Vec<Ticket>, chunk: ChunkEnded) {
+        self.work.chunk_size.ended(tickets.len(), chunk.at_once);
+        for (ticket, attempt) in tickets.into_iter().zip(chunk.attempts) {
+            match attempt {
+                Polled::Ended(outcome) => self.finish(ticket, outcome),
+                Polled::Runs(attempt) => self.go_on(ticket, attempt),
+            }
         }
     }
 
@@ -375,10 +447,11 @@ impl Dispatcher {
         }
     }
 
-    fn abort(&self, partition: &Partition) {
+    fn abort(&mut self, partition: &Partition) {
         for ticket in self.scheduler.running_for(partition) {
-            if let Some(RunningAttempt { job, attempt, abort }) = self.work.running.get(&ticket) {
+            if let Some(RunningAttempt { job, attempt, abort, cancelled }) = self.work.running.get_mut(&ticket) {
                 abort.abort();
+                *cancelled = true;
                 let (event, event_id, key) = (job.event_type(), job.event_id(), job.key());
                 let group = self.router.group;
                 tracing::warn!(group, event, event_id, key, attempt, "cancelled: its partition was taken away");
@@ -414,14 +487,13 @@ impl Dispatcher {
             }
         }
         self.progress.note_flood(self.scheduler.flood());
-        let labels = GroupLabels { group: self.router.group };
-        let metrics = &self.runner.metrics;
-        metrics.in_flight.get_or_create(&labels).set(self.scheduler.running() as i64);
-        metrics.blocked_keys.get_or_create(&labels).set(self.scheduler.blocked_lanes() as i64);
-        metrics.paused_partitions.get_or_create(&labels).set(self.scheduler.paused() as i64);
-        metrics.held_partitions.get_or_create(&labels).set(self.scheduler.held() as i64);
-        metrics.careful_partitions.get_or_create(&labels).set(self.scheduler.careful() as i64);
-        metrics.assigned_partitions.get_or_create(&labels).set(self.scheduler.assigned().count() as i64);
+        let gauges = &self.runner.gauges;
+        gauges.in_flight.set(self.scheduler.running() as i64);
+        gauges.blocked_keys.set(self.scheduler.blocked_lanes() as i64);
+        gauges.paused_partitions.set(self.scheduler.paused() as i64);
+        gauges.held_partitions.set(self.scheduler.held() as i64);
+        gauges.careful_partitions.set(self.scheduler.careful() as i64);
+        gauges.assigned_partitions.set(self.scheduler.assigned().count() as i64);
     }
 
     async fn look(&mut self) {

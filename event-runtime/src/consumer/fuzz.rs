@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::{
     dead_letter::{DeadLetter, dead_letter, header, header_text, without_value},
     kinds::{Attempt, Handled, Handler, Plain},
+    metrics::ConsumerMetrics,
     router::{Content, Job, Route, Router, UndecodableError},
 };
 use crate::{
@@ -176,7 +177,7 @@ fn fuzzed_records_are_handled_refused_in_words_or_passed_over() {
         with_value(&b"[".repeat(5_000)),
         Fields { key: None, value: None, headers: Vec::new() },
     ];
-    let router = router();
+    let metrics = ConsumerMetrics::default();
     fuzz(&corpus, &WORDS, |fields| {
         let record = record("orders", fields);
         if let Ok(envelope) = record.envelope() {
@@ -186,7 +187,7 @@ fn fuzzed_records_are_handled_refused_in_words_or_passed_over() {
             let trace = envelope.traceparent.as_deref().and_then(telemetry::trace::trace_id);
             assert!(trace.is_none_or(|id| id.len() == 32));
         }
-        match router.route(record) {
+        match router().route(record, &metrics) {
             Route::Job { job, .. } => handle(&job),
             Route::Skip { record, why } => {
                 let other = record.header(header::TARGET_GROUP).is_some_and(|group| group != GROUP.as_bytes());
@@ -207,7 +208,7 @@ fn handle(job: &Job) -> bool {
                 group: GROUP,
                 record: &job.record,
                 envelope: Some(envelope),
-                replay: job.replays(),
+                replay: job.replays,
                 attempt: 1,
                 last_attempt: false,
                 now: Timestamp::UNIX_EPOCH,
@@ -286,7 +287,7 @@ fn fuzzed_dead_letters_are_replayed_for_their_group_or_refused() {
         with(header::ORIGINAL_OFFSET, &i64::MIN.to_be_bytes()),
         good(),
     ];
-    let router = router();
+    let metrics = ConsumerMetrics::default();
     fuzz(&corpus, &WORDS, |fields| {
         let letter = record("orders.payment-service.fraud.dlt", fields);
         for (name, value) in &letter.headers {
@@ -301,9 +302,9 @@ fn fuzzed_dead_letters_are_replayed_for_their_group_or_refused() {
         let replay = stored(replay);
         assert_eq!(replay.header(header::TARGET_GROUP), Some(read.group.as_bytes()));
         assert_eq!(DeadLetter::read(&replay), None, "a replay is no dead letter");
-        if let Route::Job { job, .. } = router.route(replay) {
+        if let Route::Job { job, .. } = router().route(replay, &metrics) {
             assert_eq!(read.group, GROUP);
-            assert_eq!(job.replays(), read.replay_count.saturating_add(1));
+            assert_eq!(job.replays, read.replay_count.saturating_add(1));
         }
         true
     });

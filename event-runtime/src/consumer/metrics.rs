@@ -68,6 +68,24 @@ pub(super) struct EventLabels {
     pub(super) r#type: String,
 }
 
+/// What a group has in hand, each found once: they are set with every turn of the dispatcher.
+pub(super) struct GroupGauges {
+    pub(super) in_flight: Gauge,
+    pub(super) blocked_keys: Gauge,
+    pub(super) paused_partitions: Gauge,
+    pub(super) assigned_partitions: Gauge,
+    pub(super) held_partitions: Gauge,
+    pub(super) careful_partitions: Gauge,
+}
+
+/// What every record of an event type counts, found once.
+#[derive(Debug)]
+pub(super) struct EventCounters {
+    pub(super) handled: Counter,
+    pub(super) duplicates: Counter,
+    pub(super) handler_seconds: Histogram,
+}
+
 /// The type of what is no event.
 pub(super) const NO_EVENT: &str = "-";
 
@@ -161,6 +179,26 @@ impl ConsumerMetrics {
         let drain = "Time until work in flight had ended, at a revoke";
         registry.register_with_unit("drain", drain, Unit::Seconds, self.drain_seconds.clone());
         registry.register_with_unit("handler", "Time an attempt took", Unit::Seconds, self.handler_seconds.clone());
+    }
+
+    pub(super) fn gauges(&self, group: &'static str) -> GroupGauges {
+        let of = |family: &Family<GroupLabels, Gauge>| family.get_or_create_owned(&GroupLabels { group });
+        GroupGauges {
+            in_flight: of(&self.in_flight),
+            blocked_keys: of(&self.blocked_keys),
+            paused_partitions: of(&self.paused_partitions),
+            assigned_partitions: of(&self.assigned_partitions),
+            held_partitions: of(&self.held_partitions),
+            careful_partitions: of(&self.careful_partitions),
+        }
+    }
+
+    pub(super) fn counters(&self, labels: &EventLabels) -> EventCounters {
+        EventCounters {
+            handled: self.handled.get_or_create_owned(labels),
+            duplicates: self.duplicates.get_or_create_owned(labels),
+            handler_seconds: self.handler_seconds.get_or_create_owned(labels),
+        }
     }
 
     /// Shows what a group with handlers for `events` (topic, type) may come to count as 0. A counter that appears with its

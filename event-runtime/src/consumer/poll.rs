@@ -267,9 +267,6 @@ impl Polling<'_> {
             if let Some((partition, generation)) = passed {
                 let record = to_record(&message);
                 bytes += record.size();
-                let topic = record.origin.topic.clone();
-                let labels = RecordLabels { group: self.context().group, topic };
-                self.context().metrics.consumed.get_or_create(&labels).inc();
                 records.push((partition, generation, record));
             }
             if records.len() >= self.poller.batch.records || bytes >= self.poller.batch.bytes {
@@ -277,7 +274,16 @@ impl Polling<'_> {
             }
             polled = self.client.poll(Duration::ZERO);
         }
+        self.count(&records);
         Ok(records)
+    }
+
+    fn count(&self, records: &[(Partition, Generation, Record)]) {
+        let Rebalances { group, metrics, .. } = self.context();
+        for of_topic in records.chunk_by(|(one, ..), (other, ..)| one.topic == other.topic) {
+            let topic = of_topic[0].0.topic.to_string();
+            metrics.consumed.get_or_create(&RecordLabels { group, topic }).inc_by(of_topic.len() as u64);
+        }
     }
 
     /// Notes offsets to commit, pauses and resumes; whether anything is paused now.

@@ -1,14 +1,15 @@
 //! Finds the handler of a record.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::sync::{Arc, atomic::AtomicBool};
 
 use shared_events::Envelope;
 
-use super::{dead_letter::header, kinds::Handler, metrics::NO_EVENT};
-use crate::{EventType, HandlerError, Record, RetryPolicy, error::excerpt};
+use super::{
+    dead_letter::header,
+    kinds::Handler,
+    metrics::{ConsumerMetrics, EventCounters, EventLabels, NO_EVENT},
+};
+use crate::{EventType, HandlerError, HashMap, Record, RetryPolicy, error::excerpt};
 
 /// How much is said of why a record cannot be decoded: a parser may repeat the whole value. Characters.
 const LONGEST_REASON: usize = 1000;
@@ -19,6 +20,9 @@ const LONGEST_KEY: usize = 100;
 pub(super) struct Job {
     pub(super) record: Record,
     pub(super) content: Content,
+    /// Which replay of a dead letter this is; 0 for a record that is none.
+    pub(super) replays: u32,
+    pub(super) counters: Arc<EventCounters>,
     /// Set when the dead letter is acknowledged, so that a failure after that does not write it twice.
     pub(super) dead_lettered: AtomicBool,
 }
@@ -44,53 +48,74 @@ pub(super) enum Route {
 /// The handlers of a consumer group.
 pub(super) struct Router {
     pub(super) group: &'static str,
-    by_type: HashMap<&'static str, (usize, Arc<dyn Handler>)>,
-    by_topic: HashMap<String, (usize, Arc<dyn Handler>)>,
+    by_type: HashMap<&'static str, Taker>,
+    by_topic: HashMap<String, Taker>,
+    /// Of what is no event.
+    undecodable: Counted,
 }
+
+/// A handler, its number, and what its records count.
+struct Taker {
+    number: usize,
+    handler: Arc<dyn Handler>,
+    counted: Counted,
+}
+
+/// The counters of one event type, by topic.
+#[derive(Default)]
+struct Counted(HashMap<String, Arc<EventCounters>>);
 
 /// The handler number of records that reach no handler.
 const NOBODY: usize = 0;
 
 impl Router {
     pub(super) fn new(group: &'static str) -> Router {
-        Router { group, by_type: HashMap::new(), by_topic: HashMap::new() }
+        Router { group, by_type: HashMap::default(), by_topic: HashMap::default(), undecodable: Counted::default() }
     }
 
     /// Adds the handler of these event types. The first that has one already.
     pub(super) fn add(&mut self, types: &[EventType], handler: &Arc<dyn Handler>) -> Option<&'static str> {
         let number = self.next_number();
-        let taken = |kind: &&EventType| self.by_type.insert(kind.name, (number, handler.clone())).is_some();
+        let taken = |kind: &&EventType| self.by_type.insert(kind.name, Taker::new(number, handler)).is_some();
         types.iter().find(taken).map(|kind| kind.name)
     }
 
     /// Adds the handler of raw topics; false when one of them has one already.
     pub(super) fn add_raw(&mut self, topics: &[String], handler: &Arc<dyn Handler>) -> bool {
         let number = self.next_number();
-        topics.iter().all(|topic| self.by_topic.insert(topic.clone(), (number, handler.clone())).is_none())
+        topics.iter().all(|topic| self.by_topic.insert(topic.clone(), Taker::new(number, handler)).is_none())
     }
 
-    pub(super) fn route(&self, record: Record) -> Route {
-        if let Some((number, handler)) = self.by_topic.get(&record.origin.topic) {
-            let (number, handler) = (*number, handler.clone());
-            let retry = handler.retry(NO_EVENT);
-            return job(record, Content::Raw(handler), (number, retry, false));
+    /// Where `record` goes, with what is to be counted of it in `metrics`.
+    pub(super) fn route(&mut self, record: Record, metrics: &ConsumerMetrics) -> Route {
+        let (group, topic) = (self.group, &record.origin.topic);
+        if let Some(taker) = self.by_topic.get_mut(topic) {
+            let counters = taker.counted.of(metrics, group, topic, NO_EVENT);
+            let (content, retry) = (Content::Raw(taker.handler.clone()), taker.handler.retry(NO_EVENT));
+            return job(record, content, counters, (taker.number, retry, false));
         }
-        if record.header(header::TARGET_GROUP).is_some_and(|target| target != self.group.as_bytes()) {
+        if record.header(header::TARGET_GROUP).is_some_and(|target| target != group.as_bytes()) {
             return Route::Skip { record, why: "it was replayed for another group" };
         }
         let envelope = match record.envelope() {
             Ok(envelope) => envelope,
-            Err(error) => return undecodable(record, error.to_string()),
+            Err(error) => return self.undecodable(record, error.to_string(), metrics),
         };
-        let Some((number, handler)) = self.by_type.get(envelope.event_type.as_str()) else {
+        let Some(taker) = self.by_type.get_mut(envelope.event_type.as_str()) else {
             return Route::Skip { record, why: "no handler takes its type" };
         };
         if record.value.is_none() {
-            return undecodable(record, "it has no value".to_owned());
+            return self.undecodable(record, "it has no value".to_owned(), metrics);
         }
-        let (number, handler) = (*number, handler.clone());
+        let counters = taker.counted.of(metrics, group, topic, &envelope.event_type);
+        let (number, handler) = (taker.number, taker.handler.clone());
         let (retry, shares) = (handler.retry(&envelope.event_type), handler.shares().is_some());
-        job(record, Content::Event { envelope, handler }, (number, retry, shares))
+        job(record, Content::Event { envelope, handler }, counters, (number, retry, shares))
+    }
+
+    fn undecodable(&mut self, record: Record, why: String, metrics: &ConsumerMetrics) -> Route {
+        let counters = self.undecodable.of(metrics, self.group, &record.origin.topic, NO_EVENT);
+        job(record, Content::Undecodable(why), counters, (NOBODY, RetryPolicy::default(), false))
     }
 
     fn next_number(&self) -> usize {
@@ -121,23 +146,49 @@ impl Job {
     pub(super) fn key(&self) -> String {
         self.record.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned()
     }
+}
 
-    /// How often this record was put back into its topic from the dead letters.
-    pub(super) fn replays(&self) -> u32 {
-        let count = self.record.header(header::REPLAY_COUNT).and_then(|value| std::str::from_utf8(value).ok());
-        count.and_then(|count| count.parse().ok()).unwrap_or(0)
+impl Taker {
+    fn new(number: usize, handler: &Arc<dyn Handler>) -> Taker {
+        Taker { number, handler: handler.clone(), counted: Counted::default() }
     }
 }
 
-fn undecodable(record: Record, why: String) -> Route {
-    job(record, Content::Undecodable(why), (NOBODY, RetryPolicy::default(), false))
+impl Counted {
+    fn of(
+        &mut self,
+        metrics: &ConsumerMetrics,
+        group: &'static str,
+        topic: &str,
+        event_type: &str,
+    ) -> Arc<EventCounters> {
+        if let Some(known) = self.0.get(topic) {
+            return known.clone();
+        }
+        let labels = EventLabels { group, topic: topic.to_owned(), r#type: event_type.to_owned() };
+        let counters = Arc::new(metrics.counters(&labels));
+        self.0.insert(topic.to_owned(), counters.clone());
+        counters
+    }
 }
 
-fn job(record: Record, content: Content, (handler, retry, shares): (usize, RetryPolicy, bool)) -> Route {
-    let job = Arc::new(Job { record, content, dead_lettered: AtomicBool::new(false) });
+fn job(
+    record: Record,
+    content: Content,
+    counters: Arc<EventCounters>,
+    (handler, retry, shares): (usize, RetryPolicy, bool),
+) -> Route {
+    let replays = replays(&record);
+    let job = Arc::new(Job { record, content, replays, counters, dead_lettered: AtomicBool::new(false) });
     // A replay takes its inbox row over from a dead letter, which the statement of a batch does not.
-    let shares = shares && job.replays() == 0;
+    let shares = shares && replays == 0;
     Route::Job { job, handler, retry, shares }
+}
+
+/// How often this record was put back into its topic from the dead letters.
+fn replays(record: &Record) -> u32 {
+    let count = record.header(header::REPLAY_COUNT).and_then(|value| std::str::from_utf8(value).ok());
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 /// The failure of a record that no handler can be asked about.

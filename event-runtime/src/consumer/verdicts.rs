@@ -33,11 +33,18 @@ impl Dispatcher {
     pub(super) fn finish(&mut self, ticket: Ticket, outcome: Outcome) {
         let Some(RunningAttempt { job, attempt, .. }) = self.work.running.remove(&ticket) else { return };
         let failure = Failure::of(&outcome);
-        let verdict = self.scheduler.finish(ticket, outcome, self.now(), rand::random());
+        let random = match outcome {
+            Outcome::Failed(_) | Outcome::BuryFailed => rand::random(),
+            Outcome::Handled { .. } | Outcome::Buried | Outcome::RolledBack => 0.0,
+        };
+        let verdict = self.scheduler.finish(ticket, outcome, self.now(), random);
         self.report(&job, attempt, &verdict, failure);
     }
 
     fn report(&self, job: &Job, attempt: u32, verdict: &Verdict, failure: Failure) {
+        if matches!(verdict, Verdict::Handled { outage_ended: None }) {
+            return;
+        }
         let Failure { error, rejected, unavailable } = failure;
         let group = self.router.group;
         let (event, event_id, key, origin) = (job.event_type(), job.event_id(), job.key(), &job.record.origin);

@@ -1,10 +1,6 @@
 //! One assigned partition: its lanes, its watermark, what it takes in memory.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 

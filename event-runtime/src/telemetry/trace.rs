@@ -27,6 +27,9 @@ pub fn traceparent(span: &Span) -> Option<String> {
 /// Makes `span` the continuation of what `traceparent` says. Call it before the span is entered. A `traceparent` that is
 /// missing or cannot be read begins a new trace, as the standard has it.
 pub fn set_parent(span: &Span, traceparent: Option<&str>, tracestate: Option<&str>) {
+    if span.is_disabled() {
+        return;
+    }
     let Some(parent) = traceparent.and_then(|header| parse(header, tracestate)) else { return };
     // An error means that nothing traces, or that the span had begun: there is nothing left to continue.
     span.set_parent(Context::new().with_remote_span_context(parent)).ok();
