@@ -1,6 +1,6 @@
 //! A record on its way to a handler.
 
-use std::time::Duration;
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use shared_events::{Envelope, EnvelopeError};
@@ -11,7 +11,7 @@ use tracing::Span;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// The topic.
-    pub topic: String,
+    pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
     /// The offset.
@@ -25,6 +25,9 @@ impl std::fmt::Display for Origin {
     }
 }
 
+/// The name of a header. Those of an [`Envelope`] are constants, as they stand in every record.
+pub type HeaderName = Cow<'static, str>;
+
 /// A record as it was read, owned, nothing decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -37,7 +40,7 @@ pub struct Record {
     /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     /// Headers in their order; a header may have no value.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub headers: Vec<(HeaderName, Option<Vec<u8>>)>,
 }
 
 impl Record {
@@ -58,7 +61,7 @@ impl Record {
     /// # Errors
     /// When they are not those of an event.
     pub fn envelope(&self) -> Result<Envelope, EnvelopeError> {
-        Envelope::from_headers(self.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())))
+        Envelope::from_headers(self.headers.iter().map(|(name, value)| (&**name, value.as_deref())))
     }
 }
 
@@ -68,7 +71,7 @@ pub struct Delivery<E> {
     /// The decoded event.
     pub event: E,
     /// Its id, source, time, correlation and trace.
-    pub envelope: Envelope,
+    pub envelope: Arc<Envelope>,
     /// Where it stands in Kafka.
     pub origin: Origin,
     /// Which attempt this is, counted from 1. Outages use up none.

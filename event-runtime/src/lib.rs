@@ -36,7 +36,7 @@ type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::quality::RandomSt
 pub use clock::Clock;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerContext};
 pub use database::{Database, Migration, Tx};
-pub use delivery::{Delivery, Origin, Record};
+pub use delivery::{Delivery, HeaderName, Origin, Record};
 pub use error::HandlerError;
 #[doc(hidden)]
 pub use events::macros;

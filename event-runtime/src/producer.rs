@@ -18,7 +18,7 @@ use rdkafka::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Origin,
+    HeaderName, Origin,
     config::{ConfigError, KafkaConfig},
     context::{QuietContext, report_statistics},
 };
@@ -48,7 +48,7 @@ pub struct OutgoingRecord {
     /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     /// Headers in their order.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub headers: Vec<(HeaderName, Option<Vec<u8>>)>,
 }
 
 /// Why a record is not known to be stored.
@@ -139,7 +139,9 @@ impl Producer {
             () = client.stranded.cancelled() => Err(KafkaError::MessageProduction(RDKafkaErrorCode::AllBrokersDown)),
         };
         match delivery {
-            Ok(delivery) => Ok(Origin { topic: record.topic, partition: delivery.partition, offset: delivery.offset }),
+            Ok(delivery) => {
+                Ok(Origin { topic: record.topic.into(), partition: delivery.partition, offset: delivery.offset })
+            }
             Err(error) => Err(self.failed(client, record.topic, error)),
         }
     }

@@ -7,7 +7,9 @@ mod brokers;
 mod position;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,6 +24,8 @@ use rdkafka::{
 
 pub use brokers::{Brokers, Committed};
 pub use position::{Position, PositionError};
+
+use shared_events::header;
 
 use crate::{
     Origin, Record,
@@ -78,7 +82,7 @@ pub fn first_written(
     let mut written = BTreeMap::new();
     while written.len() < offsets.len() {
         let Some(record) = reader.next_kept(until)? else { break };
-        written.entry((record.origin.topic, record.origin.partition)).or_insert(record.timestamp);
+        written.entry((record.origin.topic.to_string(), record.origin.partition)).or_insert(record.timestamp);
     }
     if reader.caught_up() {
         for partition in offsets.keys() {
@@ -285,7 +289,7 @@ impl Reader {
                     self.settle_ends();
                     return Ok(None);
                 }
-                Some(Ok(message)) => to_record(&message),
+                Some(Ok(message)) => to_record(&message, message.topic().into()),
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     self.ends.entry(partition).or_default().reported += 1;
                     self.settle_ends();
@@ -314,7 +318,7 @@ impl Reader {
 
     fn note(&mut self, origin: &Origin) {
         self.quiet_since = Instant::now();
-        let key = (origin.topic.clone(), origin.partition);
+        let key = (origin.topic.to_string(), origin.partition);
         if self.backlog.get(&key).is_some_and(|end| origin.offset + 1 >= *end) {
             self.backlog.remove(&key);
         }
@@ -346,12 +350,14 @@ fn classify(error: KafkaError) -> ReadError {
     }
 }
 
-pub(crate) fn to_record(message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map(|headers| {
-        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
-    });
+/// `topic` is the message's, which its records share.
+pub(crate) fn to_record(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Record {
+    let name = |name: &str| header::known(name).map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed);
+    let headers = message
+        .headers()
+        .map(|headers| headers.iter().map(|header| (name(header.key), header.value.map(<[u8]>::to_vec))).collect());
     Record {
-        origin: Origin { topic: message.topic().to_owned(), partition: message.partition(), offset: message.offset() },
+        origin: Origin { topic, partition: message.partition(), offset: message.offset() },
         timestamp: message.timestamp().to_millis().and_then(|time| Timestamp::from_millisecond(time).ok()),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),

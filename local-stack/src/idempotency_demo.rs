@@ -131,7 +131,7 @@ impl Scene {
                 partition: Some(0),
                 key: Some(event.key().into_bytes()),
                 value: Some(serde_json::to_vec(event)?),
-                headers: headers.into_iter().map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))).collect(),
+                headers: headers.into_iter().map(|(name, value)| (name.into(), Some(value.into_bytes()))).collect(),
             };
             producer.send(record).await?;
         }

@@ -33,6 +33,11 @@ pub mod header {
     pub const TRACE_PARENT: &str = "traceparent";
     /// W3C trace context, vendor part.
     pub const TRACE_STATE: &str = "tracestate";
+
+    /// The constant for `name`, if it is one of those above.
+    pub fn known(name: &str) -> Option<&'static str> {
+        super::KNOWN.iter().find(|known| **known == name).copied()
+    }
 }
 
 const SPEC_VERSION: &str = "1.0";

@@ -1,6 +1,6 @@
 //! Driving a handler as the consumer does, without Kafka.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use event_runtime::{
     BatchHandler, Database, Delivery, EffectHandler, HandlerError, Origin, Outbox, Prepared, outbox::OutboxRow,
@@ -18,10 +18,10 @@ const HANDLER_TIMEOUT: Duration = Duration::from_secs(30);
 pub fn delivery<E: Event>(event: E, now: Timestamp) -> Delivery<E> {
     let mut envelope = Envelope::new(&event, SOURCE, now);
     envelope.correlation_id = Some(CorrelationId::new());
-    let origin = Origin { topic: E::TOPIC.name.to_owned(), partition: 0, offset: 0 };
+    let origin = Origin { topic: E::TOPIC.name.into(), partition: 0, offset: 0 };
     Delivery {
         event,
-        envelope,
+        envelope: Arc::new(envelope),
         origin,
         attempt: 1,
         last_attempt: false,

@@ -49,7 +49,7 @@ pub async fn publish_raw(
     let record = FutureRecord::to(topic).key(key).payload(value).headers(with);
     let sent =
         producer.send(record, PATIENCE).await.unwrap_or_else(|(error, _)| panic!("{topic} takes no record: {error}"));
-    Origin { topic: topic.to_owned(), partition: sent.partition, offset: sent.offset }
+    Origin { topic: topic.into(), partition: sent.partition, offset: sent.offset }
 }
 
 /// Reads `topic` from its start until `enough` holds of all that was read, and returns that.
@@ -133,10 +133,10 @@ fn client(kafka: &KafkaConfig) -> rdkafka::ClientConfig {
 
 fn owned(message: &impl Message) -> Record {
     let headers = message.headers().map(|headers| {
-        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+        headers.iter().map(|header| (header.key.to_owned().into(), header.value.map(<[u8]>::to_vec))).collect()
     });
     Record {
-        origin: Origin { topic: message.topic().to_owned(), partition: message.partition(), offset: message.offset() },
+        origin: Origin { topic: message.topic().into(), partition: message.partition(), offset: message.offset() },
         timestamp: message.timestamp().to_millis().and_then(|millis| Timestamp::from_millisecond(millis).ok()),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),

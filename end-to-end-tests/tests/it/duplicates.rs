@@ -18,7 +18,7 @@ async fn every_event_delivered_twice_has_one_effect() {
         for record in read_until(&kafka, topic, SOON, move |records| records.len() == count).await {
             let key = String::from_utf8(record.key.unwrap()).unwrap();
             let headers: Vec<(&str, &[u8])> =
-                record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().unwrap_or(b""))).collect();
+                record.headers.iter().map(|(name, value)| (&**name, value.as_deref().unwrap_or(b""))).collect();
             publish_raw(&kafka, topic, &key, &headers, &record.value.unwrap()).await;
         }
     }

@@ -144,7 +144,7 @@ impl<'a> EventLine<'a> {
         let headers = record
             .headers
             .iter()
-            .map(|(name, value)| (name.as_str(), value.as_deref().map(|value| dead_letter::header_text(name, value))));
+            .map(|(name, value)| (&**name, value.as_deref().map(|value| dead_letter::header_text(name, value))));
         let dead_letter = record.origin.topic.ends_with(".dlt").then(|| DeadLetter {
             group: text(dead_letter::header::ORIGINAL_CONSUMER_GROUP),
             error: text(dead_letter::header::EXCEPTION_MESSAGE),
@@ -246,13 +246,13 @@ mod tests {
 
     fn record(topic: &str, value: Option<&str>, headers: &[(&str, &str)]) -> Record {
         Record {
-            origin: Origin { topic: topic.to_owned(), partition: 3, offset: 42 },
+            origin: Origin { topic: topic.into(), partition: 3, offset: 42 },
             timestamp: Some("2026-01-31T12:00:00.5Z".parse().unwrap()),
             key: Some(b"k1".to_vec()),
             value: value.map(|value| value.as_bytes().to_vec()),
             headers: headers
                 .iter()
-                .map(|(name, value)| ((*name).to_owned(), Some(value.as_bytes().to_vec())))
+                .map(|(name, value)| ((*name).to_owned().into(), Some(value.as_bytes().to_vec())))
                 .collect(),
         }
     }

@@ -52,7 +52,7 @@ impl Runner {
 
     /// The labels of a job's counters.
     pub(super) fn labels(&self, job: &Job) -> EventLabels {
-        let topic = job.record.origin.topic.clone();
+        let topic = job.record.origin.topic.to_string();
         EventLabels { group: self.group, topic, r#type: job.event_type().to_owned() }
     }
 
@@ -100,7 +100,7 @@ impl Runner {
     async fn bury(&self, job: &Arc<Job>, attempts: u32, error: &HandlerError) -> Outcome {
         let handler = match &job.content {
             Content::Raw(_) => {
-                let labels = RecordLabels { group: self.group, topic: job.record.origin.topic.clone() };
+                let labels = RecordLabels { group: self.group, topic: job.record.origin.topic.to_string() };
                 self.metrics.skipped.get_or_create(&labels).inc();
                 tracing::error!(origin = %job.record.origin, error = %Chain(error), "skipped a raw record");
                 return Outcome::Buried;

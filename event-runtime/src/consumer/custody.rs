@@ -220,8 +220,7 @@ impl Custody {
     ) -> impl Future<Output = Outcome> + Send + 'static {
         let rows = self.rows.clone();
         let origin = &job.record.origin;
-        let (partition, offset) =
-            (Partition { topic: origin.topic.as_str().into(), number: origin.partition }, origin.offset);
+        let (partition, offset) = (Partition { topic: origin.topic.clone(), number: origin.partition }, origin.offset);
         async move {
             let run = runner.clone().run(job.clone(), task.clone(), number);
             let Some(rows) = rows else { return beside(run).await };

@@ -3,6 +3,8 @@
 //! Names and encodings of the `kafka_dlt-` headers are those of Spring Kafka's `DeadLetterPublishingRecoverer`
 //! (`KafkaHeaders`, 3.x), so that existing tools can read them: text is UTF-8, numbers are big-endian.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use shared_events::topics::dead_letter_topic;
 
@@ -87,10 +89,10 @@ impl DeadLetter {
         if partition < 0 || offset < 0 {
             return None;
         }
-        let topic = text(header::ORIGINAL_TOPIC)?;
+        let topic: Arc<str> = text(header::ORIGINAL_TOPIC)?.into();
         // Older tools do not write the group; `<topic>.<group>.dlt` says it as well.
         let named = || {
-            let group = record.origin.topic.strip_prefix(&topic)?.strip_prefix('.')?.rsplit_once('.')?.0;
+            let group = record.origin.topic.strip_prefix(&*topic)?.strip_prefix('.')?.rsplit_once('.')?.0;
             Some(group.to_owned())
         };
         let group = text(header::ORIGINAL_CONSUMER_GROUP).or_else(named).unwrap_or_default();
@@ -111,11 +113,11 @@ impl DeadLetter {
     /// twice, of which the group's inbox lets one through.
     pub fn replay(&self, letter: &Record) -> OutgoingRecord {
         let mut headers: Vec<_> = letter.headers.iter().filter(|(name, _)| !is_of_a_letter(name)).cloned().collect();
-        let mut add = |name: &str, value: String| headers.push((name.to_owned(), Some(value.into_bytes())));
+        let mut add = |name: &'static str, value: String| headers.push((name.into(), Some(value.into_bytes())));
         add(header::TARGET_GROUP, self.group.clone());
         add(header::REPLAY_COUNT, self.replay_count.saturating_add(1).to_string());
         OutgoingRecord {
-            topic: self.original.topic.clone(),
+            topic: self.original.topic.to_string(),
             partition: Some(self.original.partition),
             key: letter.key.clone(),
             value: letter.value.clone(),
@@ -148,10 +150,9 @@ pub(super) fn dead_letter(
     replays: u32,
     now: Timestamp,
 ) -> OutgoingRecord {
-    let mut headers: Vec<_> =
-        record.headers.iter().filter(|(name, _)| !OURS.contains(&name.as_str())).cloned().collect();
-    let mut add = |name: &str, value: Vec<u8>| headers.push((name.to_owned(), Some(value)));
-    add(header::ORIGINAL_TOPIC, record.origin.topic.clone().into());
+    let mut headers: Vec<_> = record.headers.iter().filter(|(name, _)| !OURS.contains(&&**name)).cloned().collect();
+    let mut add = |name: &'static str, value: Vec<u8>| headers.push((name.into(), Some(value)));
+    add(header::ORIGINAL_TOPIC, record.origin.topic.as_bytes().to_vec());
     add(header::ORIGINAL_PARTITION, record.origin.partition.to_be_bytes().into());
     add(header::ORIGINAL_OFFSET, record.origin.offset.to_be_bytes().into());
     if let Some(timestamp) = record.timestamp {
@@ -177,7 +178,7 @@ pub(super) fn dead_letter(
 /// `letter` without its value, for a record that Kafka does not take a second time with the headers above.
 pub(super) fn without_value(mut letter: OutgoingRecord) -> OutgoingRecord {
     letter.value = None;
-    letter.headers.push((header::VALUE_OMITTED.to_owned(), Some("too-large".into())));
+    letter.headers.push((header::VALUE_OMITTED.into(), Some("too-large".into())));
     letter
 }
 
@@ -195,9 +196,9 @@ mod tests {
     use super::*;
 
     fn record(headers: &[(&str, &[u8])]) -> Record {
-        let own = |(name, value): &(&str, &[u8])| ((*name).to_owned(), Some(value.to_vec()));
+        let own = |(name, value): &(&str, &[u8])| ((*name).to_owned().into(), Some(value.to_vec()));
         Record {
-            origin: Origin { topic: "orders".to_owned(), partition: 3, offset: 42 },
+            origin: Origin { topic: "orders".into(), partition: 3, offset: 42 },
             timestamp: Some(Timestamp::UNIX_EPOCH),
             key: Some(b"k".to_vec()),
             value: Some(b"{}".to_vec()),
@@ -207,7 +208,7 @@ mod tests {
 
     fn letter_of(record: &Record, replays: u32) -> Record {
         let letter = dead_letter("g", record, &HandlerError::reject("never"), 1, replays, Timestamp::UNIX_EPOCH);
-        let origin = Origin { topic: letter.topic, partition: 0, offset: 7 };
+        let origin = Origin { topic: letter.topic.into(), partition: 0, offset: 7 };
         Record { origin, timestamp: None, key: letter.key, value: letter.value, headers: letter.headers }
     }
 
@@ -236,13 +237,13 @@ mod tests {
         let original = record(&[("ce_id", b"e1"), ("traceparent", b"00-1-2-01"), ("mine", b"x")]);
         let mut letter = letter_of(&original, 0);
         // As Spring adds it.
-        letter.headers.push(("kafka_dlt-exception-stacktrace".to_owned(), Some(b"at \xe2\x80\xa6".to_vec())));
+        letter.headers.push(("kafka_dlt-exception-stacktrace".into(), Some(b"at \xe2\x80\xa6".to_vec())));
         let replay = DeadLetter::read(&letter).unwrap().replay(&letter);
         assert_eq!((replay.topic.as_str(), replay.partition), ("orders", Some(3)));
         assert_eq!((&replay.key, &replay.value), (&original.key, &original.value));
         let mut expected = original.headers.clone();
-        expected.push((header::TARGET_GROUP.to_owned(), Some(b"g".to_vec())));
-        expected.push((header::REPLAY_COUNT.to_owned(), Some(b"1".to_vec())));
+        expected.push((header::TARGET_GROUP.into(), Some(b"g".to_vec())));
+        expected.push((header::REPLAY_COUNT.into(), Some(b"1".to_vec())));
         assert_eq!(replay.headers, expected);
 
         // Without the header, the topic's name says for whom it is.
@@ -254,7 +255,7 @@ mod tests {
         let letter = letter_of(&failed, 1);
         let again = DeadLetter::read(&letter).unwrap().replay(&letter);
         expected.pop();
-        expected.push((header::REPLAY_COUNT.to_owned(), Some(b"2".to_vec())));
+        expected.push((header::REPLAY_COUNT.into(), Some(b"2".to_vec())));
         assert_eq!(again.headers, expected);
     }
 
@@ -271,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_letter_may_be_of_the_first_record_of_the_first_partition() {
-        let origin = Origin { topic: "orders".to_owned(), partition: 0, offset: 0 };
+        let origin = Origin { topic: "orders".into(), partition: 0, offset: 0 };
         let letter = letter_of(&Record { origin: origin.clone(), ..record(&[]) }, 0);
         assert_eq!(DeadLetter::read(&letter).unwrap().original, origin);
     }

@@ -221,7 +221,7 @@ impl Dispatcher {
             }
             Route::Skip { record, why } => {
                 self.scheduler.skip(partition, generation, offset);
-                let labels = RecordLabels { group: self.router.group, topic: record.origin.topic.clone() };
+                let labels = RecordLabels { group: self.router.group, topic: record.origin.topic.to_string() };
                 self.runner.metrics.skipped.get_or_create(&labels).inc();
                 let text = |name| record.header(name).map(String::from_utf8_lossy).unwrap_or_default();
                 let (event, event_id) = (text(shared_events::header::TYPE), text(shared_events::header::ID));

@@ -18,7 +18,8 @@ use super::{
     router::{Content, Job, Route, Router, UndecodableError},
 };
 use crate::{
-    Delivery, EventType, HandlerError, Origin, PlainHandler, Record, error::Chain, producer::OutgoingRecord, telemetry,
+    Delivery, EventType, HandlerError, HeaderName, Origin, PlainHandler, Record, error::Chain,
+    producer::OutgoingRecord, telemetry,
 };
 
 const GROUP: &str = "payment-service.fraud";
@@ -100,6 +101,10 @@ const WORDS: [&str; 34] = [
     "\"\\u001b[31m\"",
 ];
 
+fn named(headers: Vec<(HeaderName, Option<Vec<u8>>)>) -> Vec<(String, Option<Vec<u8>>)> {
+    headers.into_iter().map(|(name, value)| (name.into_owned(), value)).collect()
+}
+
 fn router() -> Router {
     let mut router = Router::new(GROUP);
     let taken = router.add(&[EventType::of::<Note>()], &(Arc::new(Plain(TakeNote)) as Arc<dyn Handler>));
@@ -147,16 +152,16 @@ fn replaced(mut fields: Fields, name: &str, value: &[u8]) -> Fields {
 
 fn record(topic: &str, fields: &Fields) -> Record {
     Record {
-        origin: Origin { topic: topic.to_owned(), partition: 3, offset: 42 },
+        origin: Origin { topic: topic.into(), partition: 3, offset: 42 },
         timestamp: Some(Timestamp::UNIX_EPOCH),
         key: fields.key.clone(),
         value: fields.value.clone(),
-        headers: fields.headers.clone(),
+        headers: fields.headers.iter().map(|(name, value)| (name.clone().into(), value.clone())).collect(),
     }
 }
 
 fn stored(sent: OutgoingRecord) -> Record {
-    record(&sent.topic, &Fields { key: sent.key, value: sent.value, headers: sent.headers })
+    record(&sent.topic, &Fields { key: sent.key, value: sent.value, headers: named(sent.headers) })
 }
 
 #[test]
@@ -254,10 +259,10 @@ fn fuzzed_records_keep_everything_in_their_dead_letters_and_replays() {
         };
         assert_eq!(read, expected);
         let replay = read.replay(&letter);
-        assert_eq!((&replay.topic, replay.partition), (&record.origin.topic, Some(record.origin.partition)));
+        assert_eq!((&*replay.topic, replay.partition), (&*record.origin.topic, Some(record.origin.partition)));
         assert_eq!((&replay.key, &replay.value), (&record.key, &record.value));
         let about = |name: &str| name.contains("dlt-") || name == header::TARGET_GROUP;
-        let own = |headers: &[(String, Option<Vec<u8>>)]| {
+        let own = |headers: &[(HeaderName, Option<Vec<u8>>)]| {
             headers.iter().filter(|(name, _)| !about(name)).cloned().collect::<Vec<_>>()
         };
         assert_eq!(own(&replay.headers), own(&record.headers));
@@ -273,7 +278,7 @@ fn fuzzed_dead_letters_are_replayed_for_their_group_or_refused() {
     let letter = |fields: &Fields| {
         let error = HandlerError::reject("never");
         let sent = dead_letter(GROUP, &record("orders", fields), &error, 4, 7, Timestamp::UNIX_EPOCH);
-        Fields { key: sent.key, value: sent.value, headers: sent.headers }
+        Fields { key: sent.key, value: sent.value, headers: named(sent.headers) }
     };
     let with = |name: &str, value: &[u8]| replaced(letter(&good()), name, value);
     let corpus = [

@@ -69,7 +69,7 @@ impl InFlight {
             group,
             event: job.event_type().to_owned(),
             event_id: job.event_id(),
-            topic: origin.topic.clone(),
+            topic: origin.topic.to_string(),
             partition: origin.partition,
             offset: origin.offset,
             attempt: in_hand.attempt,

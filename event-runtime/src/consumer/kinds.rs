@@ -7,7 +7,7 @@
 //! | plain | nothing |
 //! | raw | nothing, not even decoding |
 
-use std::slice;
+use std::{slice, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -28,7 +28,7 @@ pub(super) struct Attempt<'a> {
     pub(super) group: &'static str,
     pub(super) record: &'a Record,
     /// `None` for raw records.
-    pub(super) envelope: Option<&'a Envelope>,
+    pub(super) envelope: Option<&'a Arc<Envelope>>,
     /// Which replay of a dead letter this is; 0 for a record that is none. See [`inbox`].
     pub(super) replay: u32,
     pub(super) attempt: u32,

@@ -30,7 +30,7 @@ pub(super) struct Job {
 /// What a record is.
 pub(super) enum Content {
     /// An event that one of our handlers takes.
-    Event { envelope: Envelope, handler: Arc<dyn Handler> },
+    Event { envelope: Arc<Envelope>, handler: Arc<dyn Handler> },
     /// Something that is no event, or has no value; says why.
     Undecodable(String),
     /// A record of a topic that is read raw.
@@ -89,7 +89,7 @@ impl Router {
     /// Where `record` goes, with what is to be counted of it in `metrics`.
     pub(super) fn route(&mut self, record: Record, metrics: &ConsumerMetrics) -> Route {
         let (group, topic) = (self.group, &record.origin.topic);
-        if let Some(taker) = self.by_topic.get_mut(topic) {
+        if let Some(taker) = self.by_topic.get_mut(&**topic) {
             let counters = taker.counted.of(metrics, group, topic, NO_EVENT);
             let (content, retry) = (Content::Raw(taker.handler.clone()), taker.handler.retry(NO_EVENT));
             return job(record, content, counters, (taker.number, retry, false));
@@ -98,7 +98,7 @@ impl Router {
             return Route::Skip { record, why: "it was replayed for another group" };
         }
         let envelope = match record.envelope() {
-            Ok(envelope) => envelope,
+            Ok(envelope) => Arc::new(envelope),
             Err(error) => return self.undecodable(record, error.to_string(), metrics),
         };
         let Some(taker) = self.by_type.get_mut(envelope.event_type.as_str()) else {
@@ -130,7 +130,7 @@ impl Job {
     }
 
     /// Everything about the event but its data, if it is one.
-    pub(super) fn envelope(&self) -> Option<&Envelope> {
+    pub(super) fn envelope(&self) -> Option<&Arc<Envelope>> {
         match &self.content {
             Content::Event { envelope, .. } => Some(envelope),
             Content::Undecodable(_) | Content::Raw(_) => None,

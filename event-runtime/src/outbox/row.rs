@@ -86,7 +86,7 @@ impl StoredRow {
             headers: self
                 .headers
                 .iter()
-                .map(|(name, value)| (name.clone(), Some(value.clone().into_bytes())))
+                .map(|(name, value)| (name.clone().into(), Some(value.clone().into_bytes())))
                 .collect(),
         }
     }
@@ -187,7 +187,8 @@ mod tests {
                     let again = serde_json::to_string(&headers).unwrap();
                     assert_eq!(headers_from_json(&again).unwrap(), headers);
                     let record = StoredRow { headers: headers.clone(), ..StoredRow::sample(1, "k") }.to_record();
-                    let bytes = |(name, value): &(String, String)| (name.clone(), Some(value.clone().into_bytes()));
+                    let bytes =
+                        |(name, value): &(String, String)| (name.clone().into(), Some(value.clone().into_bytes()));
                     assert_eq!(record.headers, headers.iter().map(bytes).collect::<Vec<_>>());
                     true
                 }
@@ -209,7 +210,7 @@ mod tests {
                 ..StoredRow::sample(1, &key)
             };
             let record = row.to_record();
-            let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
+            let headers = record.headers.iter().map(|(name, value)| (&**name, value.as_deref()));
             prop_assert_eq!(Envelope::from_headers(headers).unwrap(), envelope);
             prop_assert_eq!((record.key, record.value), (Some(key.into_bytes()), Some(value)));
         }

@@ -83,11 +83,11 @@ fn records_come_whole() {
         }
     };
     let expected = Record {
-        origin: Origin { topic: "left".to_owned(), partition: 1, offset: 9 },
+        origin: Origin { topic: "left".into(), partition: 1, offset: 9 },
         timestamp: Some(now()),
         key: Some(b"left-19".to_vec()),
         value: Some(b"19".to_vec()),
-        headers: vec![("number".to_owned(), Some(b"19".to_vec())), ("nothing".to_owned(), None)],
+        headers: vec![("number".into(), Some(b"19".to_vec())), ("nothing".into(), None)],
     };
     assert_eq!(record, expected);
 }

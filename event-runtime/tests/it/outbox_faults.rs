@@ -238,7 +238,7 @@ async fn an_event_that_was_set_aside_is_published_once_its_topic_is_there_and_it
     running.stop().await;
     let published = told.events();
     assert_eq!((published.len(), published[0].event_id), (1, id));
-    assert_eq!(published[0].origin.topic, Unheard::TOPIC.name);
+    assert_eq!(&*published[0].origin.topic, Unheard::TOPIC.name);
 }
 
 /// The relay's process was stopped for a while, say, and another one has taken over: when it goes on, what it sent is

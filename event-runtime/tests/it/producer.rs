@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use event_runtime::producer::{OutgoingRecord, ProduceError, Producer};
+use event_runtime::{
+    HeaderName,
+    producer::{OutgoingRecord, ProduceError, Producer},
+};
 use shared_events::EventId;
 use test_support::records;
 
@@ -17,15 +20,15 @@ async fn a_record_arrives_as_it_was_handed_over() {
     let kafka = TestKafka::start().await;
     let producer = Producer::new(&kafka.config()).unwrap();
     let key = EventId::new().to_string();
-    let headers = vec![
-        ("twice".to_owned(), Some(b"1".to_vec())),
-        ("twice".to_owned(), Some(b"\xff\x00".to_vec())),
-        ("nothing".to_owned(), None),
-        ("empty".to_owned(), Some(Vec::new())),
+    let headers: Vec<(HeaderName, _)> = vec![
+        ("twice".into(), Some(b"1".to_vec())),
+        ("twice".into(), Some(b"\xff\x00".to_vec())),
+        ("nothing".into(), None),
+        ("empty".into(), Some(Vec::new())),
     ];
     let sent = OutgoingRecord { partition: Some(2), headers: headers.clone(), ..record(&key) };
     let origin = producer.send(sent).await.unwrap();
-    assert_eq!((origin.topic.as_str(), origin.partition), (TOPIC.name, 2));
+    assert_eq!((&*origin.topic, origin.partition), (TOPIC.name, 2));
 
     let wanted = origin.clone();
     let records = records::read_until(&kafka.config(), TOPIC.name, PATIENCE, move |records| {

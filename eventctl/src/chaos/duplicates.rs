@@ -68,7 +68,7 @@ pub async fn run(args: DuplicatesArgs) -> anyhow::Result<u8> {
         // What comes while this reads is not waited for, so a busy topic ends it as well.
         while let Some(record) = reader.next_kept(Instant::now() + PATIENCE)? {
             let Some(copy) = copy_of(&record) else { continue };
-            let row = rows.entry(record.origin.topic).or_default();
+            let row = rows.entry(record.origin.topic.to_string()).or_default();
             row.events += 1;
             if row.events.is_multiple_of(args.every) {
                 row.copies += 1;
@@ -101,9 +101,9 @@ pub fn copy_of(record: &Record) -> Option<OutgoingRecord> {
     if record.header(MARK).is_some() {
         return None;
     }
-    let mark = (MARK.to_owned(), Some(b"duplicate".to_vec()));
+    let mark = (MARK.into(), Some(b"duplicate".to_vec()));
     Some(OutgoingRecord {
-        topic: record.origin.topic.clone(),
+        topic: record.origin.topic.to_string(),
         partition: Some(record.origin.partition),
         key: record.key.clone(),
         value: record.value.clone(),

@@ -83,7 +83,7 @@ pub fn record(number: u64, topic: &str, key: &str) -> OutgoingRecord {
         partition: None,
         key: Some(key.as_bytes().to_vec()),
         value: Some(value),
-        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), Some(value.as_bytes().to_vec()))).collect(),
+        headers: headers.iter().map(|(name, value)| ((*name).into(), Some(value.as_bytes().to_vec()))).collect(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -118,7 +119,7 @@ impl TopicArgs {
     }
 
     fn fits(&self, place: &Origin, dead: &DeadLetter) -> bool {
-        let topic = self.topic.as_deref().is_none_or(|topic| topic == dead.original.topic || topic == place.topic);
+        let topic = self.topic.as_deref().is_none_or(|topic| topic == &*dead.original.topic || topic == &*place.topic);
         topic && self.group.as_deref().is_none_or(|group| group == dead.group)
     }
 }
@@ -160,7 +161,7 @@ impl Letters {
     fn judge(&mut self) {
         self.letters.sort_by(|a, b| key_of(&a.place).cmp(&key_of(&b.place)));
         // The last one of an event is the one that counts: replays of the others were or would be duplicates.
-        let mut last: HashMap<(String, String), (u32, i64)> = HashMap::new();
+        let mut last: HashMap<(Arc<str>, String), (u32, i64)> = HashMap::new();
         let name = |letter: &Letter| Some((letter.place.topic.clone(), letter.event_id.clone()?));
         for letter in &self.letters {
             let Some(name) = name(letter) else { continue };
@@ -170,7 +171,7 @@ impl Letters {
         let done = &self.done;
         for letter in &mut self.letters {
             let rank = (letter.dead.replay_count, letter.place.offset);
-            let done = done.get(&(letter.place.topic.clone(), letter.place.partition));
+            let done = done.get(&(letter.place.topic.to_string(), letter.place.partition));
             letter.state = if done.is_some_and(|done| done.contains(letter.place.offset)) {
                 State::Replayed
             } else if name(letter).is_some_and(|name| last.get(&name).is_some_and(|last| *last > rank)) {
@@ -226,7 +227,7 @@ pub fn replayed(
 /// # Errors
 /// When no broker answers, or there is no such partition.
 pub fn record_at(output: &Output, kafka: &KafkaConfig, place: &Origin) -> anyhow::Result<Option<Record>> {
-    let begin = BTreeMap::from([((place.topic.clone(), place.partition), place.offset)]);
+    let begin = BTreeMap::from([((place.topic.to_string(), place.partition), place.offset)]);
     let record = next(output, &mut Reader::open_at(kafka, &begin)?)?;
     Ok(record.filter(|record| record.origin == *place))
 }

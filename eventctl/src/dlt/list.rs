@@ -59,7 +59,7 @@ fn count(letters: &Letters) -> Vec<Row> {
     let mut rows: BTreeMap<(&str, &str, &str), Row> = BTreeMap::new();
     for letter in letters.letters.iter().filter(|letter| letter.fits) {
         let dead = &letter.dead;
-        let name = (dead.original.topic.as_str(), dead.group.as_str(), dead.error_class.as_str());
+        let name = (&*dead.original.topic, &*dead.group, &*dead.error_class);
         let row = rows.entry(name).or_insert_with(|| Row {
             topic: name.0.to_owned(),
             group: name.1.to_owned(),

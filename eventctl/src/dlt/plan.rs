@@ -118,11 +118,11 @@ impl Plan {
     fn act(&mut self, letter: &Letter, rules: &Rules) {
         let dead = &letter.dead;
         let kind = Kind {
-            topic: dead.original.topic.clone(),
+            topic: dead.original.topic.to_string(),
             group: dead.group.clone(),
             error_class: dead.error_class.clone(),
             action: Action::Replay,
-            to: rules.to.clone().unwrap_or_else(|| dead.original.topic.clone()),
+            to: rules.to.clone().unwrap_or_else(|| dead.original.topic.to_string()),
         };
         let too_often = rules.max_replays.is_some_and(|max| dead.replay_count >= max);
         let kind = if too_often { kind.into_quarantine() } else { kind };
@@ -146,7 +146,7 @@ impl Plan {
     pub fn begins(&self) -> BTreeMap<(String, i32), i64> {
         let mut begins = BTreeMap::new();
         for place in self.steps.keys() {
-            let begin = begins.entry((place.topic.clone(), place.partition)).or_insert(place.offset);
+            let begin = begins.entry((place.topic.to_string(), place.partition)).or_insert(place.offset);
             *begin = place.offset.min(*begin);
         }
         begins
@@ -167,9 +167,9 @@ mod tests {
     }
 
     fn letter(offset: i64, state: State, fits: bool, replay_count: u32, days_old: i64) -> Letter {
-        let original = Origin { topic: "orders".to_owned(), partition: 3, offset: 42 };
+        let original = Origin { topic: "orders".into(), partition: 3, offset: 42 };
         Letter {
-            place: Origin { topic: "orders.g.dlt".to_owned(), partition: 0, offset },
+            place: Origin { topic: "orders.g.dlt".into(), partition: 0, offset },
             dead: DeadLetter {
                 original,
                 group: "g".to_owned(),

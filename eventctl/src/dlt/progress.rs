@@ -119,7 +119,7 @@ impl Progress {
     }
 
     fn of(&mut self, place: &Origin) -> &mut Partition {
-        self.partitions.entry((place.topic.clone(), place.partition)).or_default()
+        self.partitions.entry((place.topic.to_string(), place.partition)).or_default()
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn at(offset: i64) -> Origin {
-        Origin { topic: "t".to_owned(), partition: 0, offset }
+        Origin { topic: "t".into(), partition: 0, offset }
     }
 
     fn committed(offset: i64, metadata: &str) -> Committed {

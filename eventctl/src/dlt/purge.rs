@@ -84,10 +84,10 @@ fn rows(letters: &Letters, before: &BTreeMap<(String, i32), i64>) -> Vec<Row> {
     let readable = letters.letters.iter().map(|letter| (&letter.place, letter.state == State::Waiting));
     let unreadable = letters.unreadable.iter().map(|place| (place, false));
     for (place, waiting) in readable.chain(unreadable) {
-        let end = before.get(&(place.topic.clone(), place.partition));
+        let end = before.get(&(place.topic.to_string(), place.partition));
         if end.is_some_and(|end| place.offset < *end) {
             let row = rows.entry(&place.topic).or_default();
-            row.topic.clone_from(&place.topic);
+            row.topic = place.topic.to_string();
             row.records += 1;
             row.waiting += u64::from(waiting);
         }

@@ -289,7 +289,7 @@ fn take(
             }
         }
         // From quarantine there is no further way down.
-        if kind.to == letter.origin.topic {
+        if kind.to == *letter.origin.topic {
             continue;
         }
         steps.push(Step { kind, dead, letter, value });
@@ -310,7 +310,7 @@ async fn publish(producer: &Producer, step: &Step, args: &ReplayArgs) -> Result<
     let sent = match kind.action {
         Action::Quarantine => producer.send(quarantine()).await,
         Action::Replay => match producer.send(replay(step, args)).await {
-            Err(ProduceError::TooLarge { .. }) if kind.clone().into_quarantine().to != step.letter.origin.topic => {
+            Err(ProduceError::TooLarge { .. }) if kind.clone().into_quarantine().to != *step.letter.origin.topic => {
                 let letter = quarantine();
                 return producer.send(letter).await.map(|_| kind.into_quarantine());
             }
@@ -328,7 +328,7 @@ fn replay(step: &Step, args: &ReplayArgs) -> OutgoingRecord {
     }
     if let Some(event_type) = &args.r#type {
         record.headers.retain(|(name, _)| name != header::TYPE);
-        record.headers.push((header::TYPE.to_owned(), Some(event_type.clone().into_bytes())));
+        record.headers.push((header::TYPE.into(), Some(event_type.clone().into_bytes())));
     }
     if let Some(key) = &args.with_key {
         (record.key, record.partition) = (Some(key.clone().into_bytes()), None);

@@ -96,9 +96,9 @@ mod tests {
     }
 
     fn letter() -> (Record, DeadLetter) {
-        let header = |name: &str, value: &[u8]| (name.to_owned(), Some(value.to_vec()));
+        let header = |name: &'static str, value: &[u8]| (name.into(), Some(value.to_vec()));
         let record = Record {
-            origin: Origin { topic: "orders.payment-service.dlt".to_owned(), partition: 0, offset: 7 },
+            origin: Origin { topic: "orders.payment-service.dlt".into(), partition: 0, offset: 7 },
             timestamp: None,
             key: Some(b"k1".to_vec()),
             value: None,

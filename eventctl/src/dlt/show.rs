@@ -84,7 +84,7 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<u8> {
 fn place(text: &str) -> Option<Origin> {
     let mut parts = text.rsplitn(3, ':');
     let (offset, partition, topic) = (parts.next()?, parts.next()?, parts.next()?);
-    Some(Origin { topic: topic.to_owned(), partition: partition.parse().ok()?, offset: offset.parse().ok()? })
+    Some(Origin { topic: topic.into(), partition: partition.parse().ok()?, offset: offset.parse().ok()? })
 }
 
 fn at(output: &Output, kafka: &KafkaConfig, place: &Origin) -> anyhow::Result<Vec<Shown>> {
@@ -130,7 +130,7 @@ impl Shown {
         let headers = record
             .headers
             .iter()
-            .map(|(name, value)| (name.clone(), value.as_deref().map(|value| header_text(name, value))));
+            .map(|(name, value)| (name.to_string(), value.as_deref().map(|value| header_text(name, value))));
         let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Shown {
             state,
@@ -202,7 +202,7 @@ impl Shown {
 
 impl From<Origin> for Place {
     fn from(origin: Origin) -> Place {
-        Place { topic: origin.topic, partition: origin.partition, offset: origin.offset }
+        Place { topic: origin.topic.to_string(), partition: origin.partition, offset: origin.offset }
     }
 }
 

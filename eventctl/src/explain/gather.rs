@@ -134,7 +134,7 @@ fn event(record: &Record) -> SeenEvent {
         time: record.timestamp,
         event: text(record, header::TYPE).unwrap_or_else(|| "unreadable".to_owned()),
         source: text(record, header::SOURCE).unwrap_or_default(),
-        topic: record.origin.topic.clone(),
+        topic: record.origin.topic.to_string(),
         partition: record.origin.partition,
         offset: record.origin.offset,
     }
@@ -148,7 +148,7 @@ fn dead_letter(record: &Record) -> SeenDeadLetter {
         time: record.timestamp,
         group: letter.as_ref().map(|letter| letter.group.clone()).or(named).unwrap_or_default(),
         event: text(record, header::TYPE).unwrap_or_else(|| "unreadable".to_owned()),
-        topic: record.origin.topic.clone(),
+        topic: record.origin.topic.to_string(),
         partition: record.origin.partition,
         offset: record.origin.offset,
         attempts: letter.as_ref().map_or(0, |letter| letter.attempts),

@@ -27,7 +27,7 @@ pub(super) fn events(kafka: &KafkaConfig, moves: &[Move]) -> anyhow::Result<BTre
     let mut events = BTreeSet::new();
     while let Some(record) = reader.next_kept(Instant::now() + PATIENCE)? {
         let origin = &record.origin;
-        if ends.get(&(origin.topic.clone(), origin.partition)).is_none_or(|end| origin.offset >= *end) {
+        if ends.get(&(origin.topic.to_string(), origin.partition)).is_none_or(|end| origin.offset >= *end) {
             continue;
         }
         events.extend(record.envelope().ok().map(|envelope| envelope.id));

@@ -140,7 +140,7 @@ impl<'a> Case<'a> {
         }
         for record in first.values() {
             if let Some(key) = record.key {
-                by_key.entry((record.origin.topic.as_str(), key)).or_default().push(*record);
+                by_key.entry((&*record.origin.topic, key)).or_default().push(*record);
             }
         }
         for records in by_key.values_mut() {

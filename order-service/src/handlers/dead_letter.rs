@@ -49,7 +49,7 @@ fn line(record: &Record) -> Option<(OrderId, Entry)> {
         service: letter.group.clone(),
         dead_letter_of: Some(letter.group),
         event: "dead-letter".to_owned(),
-        topic: record.origin.topic.clone(),
+        topic: record.origin.topic.to_string(),
         place: Some((record.origin.partition, record.origin.offset)),
         attempt: Some(letter.attempts),
         trace_id: envelope.and_then(|envelope| trace_id(envelope.traceparent.as_deref()?)),

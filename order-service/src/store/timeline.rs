@@ -66,7 +66,7 @@ impl Entry {
             time: envelope.time,
             service: envelope.source.clone(),
             event: envelope.event_type.clone(),
-            topic: origin.topic.clone(),
+            topic: origin.topic.to_string(),
             place: Some((origin.partition, origin.offset)),
             attempt: envelope.attempt,
             trace_id: envelope.traceparent.as_deref().and_then(trace_id),

@@ -1,6 +1,6 @@
 //! The routes and the handlers over a database, without HTTP and Kafka in between.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -117,9 +117,10 @@ pub fn order(customer: &str) -> Value {
 /// `event` as `service` said it at its second attempt, read at offset 7 of partition 3.
 pub fn delivered<E: Event>(event: E, service: &str) -> Delivery<E> {
     let mut delivery = handling::delivery(event, Timestamp::now());
-    service.clone_into(&mut delivery.envelope.source);
-    delivery.envelope.attempt = Some(2);
-    delivery.envelope.traceparent = Some(format!("00-{TRACE_ID}-00f067aa0ba902b7-01"));
+    let envelope = Arc::make_mut(&mut delivery.envelope);
+    service.clone_into(&mut envelope.source);
+    envelope.attempt = Some(2);
+    envelope.traceparent = Some(format!("00-{TRACE_ID}-00f067aa0ba902b7-01"));
     (delivery.origin.partition, delivery.origin.offset) = (3, 7);
     delivery
 }

@@ -255,11 +255,11 @@ async fn the_relay_writes_back_where_our_own_events_stand() {
     let mut published = Vec::new();
     for (order_id, offset) in [(first, 41), (second, 42)] {
         let event_id = bench.order(order_id).await["timeline"][0]["eventId"].as_str().unwrap().parse().unwrap();
-        let origin = Origin { topic: "orders".to_owned(), partition: 5, offset };
+        let origin = Origin { topic: "orders".into(), partition: 5, offset };
         published.push(Published { event_id, origin });
     }
     // The deadline has no line until it is handled: writing it back changes nothing.
-    let origin = Origin { topic: "order-deadlines".to_owned(), partition: 0, offset: 0 };
+    let origin = Origin { topic: "order-deadlines".into(), partition: 0, offset: 0 };
     published.push(Published { event_id: shared_events::EventId::new(), origin });
 
     let mut tx = bench.database.begin().await.unwrap();

@@ -228,7 +228,7 @@ async fn publish_all(kafka: &KafkaConfig, orders: &[&OrderCreated]) {
             partition: None,
             key: Some(order.order_id.to_string().into_bytes()),
             value: Some(serde_json::to_vec(order).unwrap()),
-            headers: headers.into_iter().map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))).collect(),
+            headers: headers.into_iter().map(|(name, value)| (name.into(), Some(value.into_bytes()))).collect(),
         })
     });
     for sent in futures_util::future::join_all(sent).await {

@@ -141,8 +141,8 @@ impl Payments {
         let now = self.now();
         Delivery {
             event: event.clone(),
-            envelope: Envelope::new(event, "order-service", now),
-            origin: Origin { topic: H::Event::TOPIC.name.to_owned(), partition: 0, offset: 0 },
+            envelope: Envelope::new(event, "order-service", now).into(),
+            origin: Origin { topic: H::Event::TOPIC.name.into(), partition: 0, offset: 0 },
             attempt,
             last_attempt: handler.retry().is_last(attempt),
             now,

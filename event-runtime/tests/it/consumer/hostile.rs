@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use event_runtime::{Clock, ConsumerBuilder, HandlerError, RawHandler, Record, consumer::dead_letter::DeadLetter};
+use event_runtime::{
+    Clock, ConsumerBuilder, HandlerError, HeaderName, RawHandler, Record, consumer::dead_letter::DeadLetter,
+};
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
 use shared_events::{Envelope, header};
 use test_support::eventually;
 
 use super::scene::{Effect, GROUP, Note, PATIENCE, Scene, headers_of};
 
-type Headers = Vec<(String, Option<Vec<u8>>)>;
+type Headers = Vec<(HeaderName, Option<Vec<u8>>)>;
 
 /// The headers of a good note.
 fn good() -> Headers {
@@ -19,7 +21,7 @@ fn good() -> Headers {
 fn replaced(name: &str, value: Option<&[u8]>) -> Headers {
     let mut headers = good();
     headers.retain(|(other, _)| other != name);
-    headers.push((name.to_owned(), value.map(<[u8]>::to_vec)));
+    headers.push((name.to_owned().into(), value.map(<[u8]>::to_vec)));
     headers
 }
 
@@ -79,7 +81,7 @@ fn by_chance(random: &mut StdRng) -> (Option<Vec<u8>>, Headers) {
     }
     for _ in 0..random.random_range(0..4) {
         let name = format!("x-{}", random.random::<u32>());
-        headers.push((name, random.random_bool(0.8).then(|| bytes(random, 40))));
+        headers.push((name.into(), random.random_bool(0.8).then(|| bytes(random, 40))));
     }
     let value = random.random_bool(0.9).then(|| bytes(random, 300));
     (value, headers)

@@ -11,8 +11,8 @@ use std::{
 };
 
 use event_runtime::{
-    Clock, Consumer, ConsumerBuilder, ConsumerContext, Database, Delivery, EffectHandler, HandlerError, Outbox,
-    PlainHandler, Prepared, Record, RetryPolicy, TransactionalHandler, Tx,
+    Clock, Consumer, ConsumerBuilder, ConsumerContext, Database, Delivery, EffectHandler, HandlerError, HeaderName,
+    Outbox, PlainHandler, Prepared, Record, RetryPolicy, TransactionalHandler, Tx,
     config::KafkaConfig,
     consumer::ConsumerMetrics,
     producer::{OutgoingRecord, Producer},
@@ -393,7 +393,7 @@ impl Scene {
 
     pub async fn publish_with(&self, note: &Note, envelope: &Envelope, more: &[(&str, &str)]) {
         let mut headers = headers_of(envelope);
-        headers.extend(more.iter().map(|(name, value)| ((*name).to_owned(), Some(value.as_bytes().to_vec()))));
+        headers.extend(more.iter().map(|(name, value)| ((*name).to_owned().into(), Some(value.as_bytes().to_vec()))));
         self.publish_record(&note.key, Some(serde_json::to_vec(note).unwrap()), headers).await;
     }
 
@@ -410,7 +410,7 @@ impl Scene {
         self.producer.send(record).await.unwrap();
     }
 
-    pub async fn publish_record(&self, key: &str, value: Option<Vec<u8>>, headers: Vec<(String, Option<Vec<u8>>)>) {
+    pub async fn publish_record(&self, key: &str, value: Option<Vec<u8>>, headers: Vec<(HeaderName, Option<Vec<u8>>)>) {
         self.publish_keyed(Some(key), value, headers).await;
     }
 
@@ -418,7 +418,7 @@ impl Scene {
         &self,
         key: Option<&str>,
         value: Option<Vec<u8>>,
-        headers: Vec<(String, Option<Vec<u8>>)>,
+        headers: Vec<(HeaderName, Option<Vec<u8>>)>,
     ) {
         let (topic, key) = (TOPIC.name.to_owned(), key.map(|key| key.as_bytes().to_vec()));
         self.producer.send(OutgoingRecord { topic, partition: None, key, value, headers }).await.unwrap();
@@ -468,7 +468,7 @@ impl Scene {
     }
 }
 
-pub fn headers_of(envelope: &Envelope) -> Vec<(String, Option<Vec<u8>>)> {
+pub fn headers_of(envelope: &Envelope) -> Vec<(HeaderName, Option<Vec<u8>>)> {
     let headers = envelope.to_headers().into_iter();
-    headers.map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))).collect()
+    headers.map(|(name, value)| (name.into(), Some(value.into_bytes()))).collect()
 }

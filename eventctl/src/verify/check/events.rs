@@ -135,7 +135,7 @@ fn handled(case: &Case<'_>, group: &str, report: &mut Report) {
 /// Whether `group` says that it is done with `event`, long enough before the exports, about an order at rest.
 fn passed(case: &Case<'_>, group: &str, event: &EventRecord) -> bool {
     let Origin { topic, partition, offset } = &event.origin;
-    let committed = case.facts.committed.get(&(group.to_owned(), topic.clone(), *partition));
+    let committed = case.facts.committed.get(&(group.to_owned(), topic.to_string(), *partition));
     let at_rest = event.key.is_some_and(|key| case.has_ended(key));
     at_rest && event.time < case.settled && committed.is_some_and(|committed| offset < committed)
 }

@@ -62,7 +62,7 @@ fn is_terminal(event: &EventRecord) -> bool {
 /// Orders that only the topic knows: order-service's database has lost them.
 fn unknown(case: &Case<'_>, report: &mut Report) {
     let mut seen = BTreeSet::new();
-    for record in case.facts.records.iter().filter(|record| record.origin.topic == ORDERS.name) {
+    for record in case.facts.records.iter().filter(|record| *record.origin.topic == *ORDERS.name) {
         let Some(order) = record.key else { continue };
         let known = case.facts.orders.contains_key(&order);
         if !known && record.time < case.settled && seen.insert(order) {

@@ -87,7 +87,7 @@ impl Scene {
     /// An event, whose number is its offset and its second too, and who has handled it.
     fn say(&mut self, topic: &str, order: u32, event: u32, event_type: &str, handled_by: &[&str]) {
         self.0.records.push(EventRecord {
-            origin: Origin { topic: topic.to_owned(), partition: 0, offset: i64::from(event) },
+            origin: Origin { topic: topic.into(), partition: 0, offset: i64::from(event) },
             time: at(event % 50),
             key: Some(uuid(order)),
             event: uuid(event),
@@ -150,7 +150,7 @@ impl Scene {
 
     fn dead(&self, group: &str, event: u32) -> (EventRecord, Origin) {
         let record = self.0.records.iter().find(|record| record.event == uuid(event)).unwrap().clone();
-        let origin = Origin { topic: format!("{}.{group}.dlt", record.origin.topic), partition: 0, offset: 0 };
+        let origin = Origin { topic: format!("{}.{group}.dlt", record.origin.topic).into(), partition: 0, offset: 0 };
         (record, origin)
     }
 

@@ -143,7 +143,7 @@ fn record(key: &str, note: &Noted) -> (EventId, OutgoingRecord) {
         partition: None,
         key: Some(key.as_bytes().to_vec()),
         value: Some(serde_json::to_vec(note).unwrap()),
-        headers: headers.map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))).collect(),
+        headers: headers.map(|(name, value)| (name.into(), Some(value.into_bytes()))).collect(),
     };
     (envelope.id, record)
 }
