@@ -62,6 +62,10 @@ mutants-io *arguments:
 measure-batches:
     cargo test --release -p event-runtime --test it how_fast -- --ignored --nocapture
 
+# the instructions a record takes on the hot paths, beside those on record; --record makes the record again. Needs valgrind
+instructions *arguments:
+    scripts/instructions.sh {{arguments}}
+
 # event-runtime beside loops written by hand, on servers of its own: just bench relay poison -- --rounds 3; all without names
 bench *arguments:
     scripts/bench.sh {{arguments}}

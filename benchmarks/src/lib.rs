@@ -6,6 +6,7 @@
 //! both did all of the work: every record once, in the order of its key.
 
 pub mod cli;
+pub mod hot_paths;
 pub mod start;
 
 mod backlog;
