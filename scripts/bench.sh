@@ -6,7 +6,8 @@ usage() {
   cat <<'TEXT'
 usage: scripts/bench.sh [WORKLOAD…] [-- OPTION…]
 
-  WORKLOAD  pass-through, keyed-io, poison, relay, transactional, backlog, start, request-reply; all by default
+  WORKLOAD  pass-through, keyed-io, poison, relay, transactional, backlog, scale, start, request-reply;
+            all by default
   OPTION    of `benchmarks`, for each workload, such as --rounds 3 or -o jsonl
 
 Figures go to stdout, everything else to stderr. Needs what scripts/kafka.sh and scripts/postgres.sh need.
@@ -24,7 +25,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ ${#workloads[@]} -gt 0 ] ||
-  workloads=(pass-through keyed-io poison relay transactional backlog start request-reply)
+  workloads=(pass-through keyed-io poison relay transactional backlog scale start request-reply)
 
 # Built first: a compiler beside the servers would only make them slow to start.
 cargo build --release --locked --manifest-path "$here/../Cargo.toml" -p benchmarks

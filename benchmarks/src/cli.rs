@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     backlog,
     figure::{self, Results},
-    keyed_io, pass_through, poison, relay,
+    keyed_io, pass_through, poison, relay, scale,
     site::Site,
     start, transactional,
 };
@@ -69,6 +69,8 @@ enum Workload {
     Transactional(transactional::Options),
     /// Whether memory stays where it is while a consumer works off a long lag
     Backlog(backlog::Options),
+    /// What more instances bring, and what a record costs with more keys and more partitions
+    Scale(scale::Options),
     /// From process start to ready, and what an idle service takes; needs PostgreSQL
     Start(start::Options),
     /// Skipped: the library has no request-reply yet
@@ -133,6 +135,7 @@ impl Workload {
             Workload::Relay(options) => relay::run(site, &options).await,
             Workload::Transactional(options) => transactional::run(site, &options).await,
             Workload::Backlog(options) => backlog::run(site, &options).await,
+            Workload::Scale(options) => scale::run(site, &options).await,
             Workload::Start(options) => start::run(site, &options).await,
             Workload::RequestReply => Ok(Vec::new()),
         }

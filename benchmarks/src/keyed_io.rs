@@ -2,9 +2,6 @@
 //! after the other. The bound is that of the waits that really happened: nothing can be faster than all of them shared
 //! out among the places there are, nor than those of the busiest key one after the other.
 
-mod journal;
-mod load;
-
 use std::{sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
@@ -15,12 +12,10 @@ use serde_json::json;
 use shared_events::Event as _;
 use tokio::task::spawn_blocking;
 
-use self::{
-    journal::Journal,
-    load::{Keys, Load},
-};
 use crate::{
     figure::{Results, Round, Subject},
+    journal::Journal,
+    load::{Keys, Load},
     measure::Count,
     site::{PATIENCE, Site},
     topics::{
@@ -137,9 +132,9 @@ async fn by_the_runtime<const TOPIC: usize>(
 }
 
 /// Waits as long as the record says.
-struct Sleeper<const TOPIC: usize> {
-    journal: Arc<Journal>,
-    count: Arc<Count>,
+pub struct Sleeper<const TOPIC: usize> {
+    pub journal: Arc<Journal>,
+    pub count: Arc<Count>,
 }
 
 impl<const TOPIC: usize> PlainHandler for Sleeper<TOPIC> {

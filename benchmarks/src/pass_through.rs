@@ -2,7 +2,7 @@
 //! committed at least once.
 
 mod batch_call;
-mod by_hand;
+pub mod by_hand;
 
 use std::sync::Arc;
 
@@ -41,8 +41,10 @@ pub async fn run(site: &Site, options: &Options) -> anyhow::Result<Vec<Results>>
         "records": records, "partitions": Order::TOPIC.partitions, "keys": KEYS,
         "value_bytes": serde_json::to_vec(&Order::number(0, KEYS))?.len(), "embedded": site.is_embedded(),
     });
-    let specs =
-        ConsumerBuilder::new("benchmark").plain(Nothing(Arc::new(Count::of(0, site.meter)))).topic_specs().to_vec();
+    let specs = ConsumerBuilder::new("benchmark")
+        .plain(Nothing::<PASS_THROUGH>(Arc::new(Count::of(0, site.meter))))
+        .topic_specs()
+        .to_vec();
     // Of the runtime's topics only the first is ever written to: nothing fails here.
     site.make_topics(&specs[..1]).await?;
     site.step("writing records");
@@ -58,7 +60,10 @@ pub async fn run(site: &Site, options: &Options) -> anyhow::Result<Vec<Results>>
         for (subject, parse) in [(&parsed, true), (&unparsed, false)] {
             results.add(
                 subject,
-                loop_by_hand(site, records, subject, move |count, client| by_hand::read(client, count, parse)).await?,
+                loop_by_hand(site, records, subject, move |count, client| {
+                    by_hand::read::<PASS_THROUGH>(client, count, parse)
+                })
+                .await?,
             );
         }
         for (subject, parse) in [(&batch_parsed, true), (&batch_unparsed, false)] {
@@ -92,7 +97,7 @@ async fn loop_by_hand(
 
 async fn by_the_runtime(site: &Site, records: u64) -> anyhow::Result<Round> {
     let count = Arc::new(Count::of(records, site.meter));
-    let builder = ConsumerBuilder::new(site.new_group()).plain(Nothing::of(&count));
+    let builder = ConsumerBuilder::new(site.new_group()).plain(Nothing::<PASS_THROUGH>::of(&count));
     let consumer = site.start(builder, &ConsumerMetrics::default())?;
     let round = count.all(PATIENCE).await?;
     consumer.shutdown(PATIENCE).await?;
@@ -101,18 +106,18 @@ async fn by_the_runtime(site: &Site, records: u64) -> anyhow::Result<Round> {
 }
 
 /// Does nothing.
-struct Nothing(Arc<Count>);
+pub struct Nothing<const TOPIC: usize>(Arc<Count>);
 
-impl Nothing {
-    fn of(count: &Arc<Count>) -> Nothing {
+impl<const TOPIC: usize> Nothing<TOPIC> {
+    pub fn of(count: &Arc<Count>) -> Self {
         Nothing(Arc::clone(count))
     }
 }
 
-impl PlainHandler for Nothing {
-    type Event = Order;
+impl<const TOPIC: usize> PlainHandler for Nothing<TOPIC> {
+    type Event = Bought<TOPIC>;
 
-    async fn handle(&self, _: &Delivery<Order>) -> Result<(), HandlerError> {
+    async fn handle(&self, _: &Delivery<Bought<TOPIC>>) -> Result<(), HandlerError> {
         self.0.one();
         Ok(())
     }

@@ -30,9 +30,19 @@ pub mod topic {
     pub const SOLD: usize = 8;
     pub const BACKLOG: usize = 9;
     pub const START: usize = 10;
+    pub const SCALE_1: usize = 11;
+    pub const SCALE_2: usize = 12;
+    pub const SCALE_4: usize = 13;
+    pub const SCALE_KEYS_10: usize = 14;
+    pub const SCALE_KEYS_1K: usize = 15;
+    pub const SCALE_KEYS_100K: usize = 16;
+    pub const SCALE_KEYS_1M: usize = 17;
+    pub const SCALE_PARTITIONS_6: usize = 18;
+    pub const SCALE_PARTITIONS_60: usize = 19;
+    pub const SCALE_PARTITIONS_600: usize = 20;
 }
 
-const TOPICS: [Topic; 11] = [
+const TOPICS: [Topic; 21] = [
     named("benchmark.pass-through", 6),
     named("benchmark.keyed-io-a", 1),
     named("benchmark.keyed-io-b", 6),
@@ -44,6 +54,16 @@ const TOPICS: [Topic; 11] = [
     named("benchmark.sold", 6),
     named("benchmark.backlog", 6),
     named("benchmark.start", 6),
+    named("benchmark.scale-1", 12),
+    named("benchmark.scale-2", 12),
+    named("benchmark.scale-4", 12),
+    named("benchmark.scale-keys-10", 6),
+    named("benchmark.scale-keys-1k", 6),
+    named("benchmark.scale-keys-100k", 6),
+    named("benchmark.scale-keys-1m", 6),
+    named("benchmark.scale-partitions-6", 6),
+    named("benchmark.scale-partitions-60", 60),
+    named("benchmark.scale-partitions-600", 600),
 ];
 
 const fn named(name: &'static str, partitions: i32) -> Topic {

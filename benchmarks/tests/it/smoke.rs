@@ -2,8 +2,21 @@
 
 use std::process::Command;
 
-/// Runs a workload with little work, and returns the figures as subject and variant.
+use serde_json::Value;
+
+/// Runs a workload with little work, and returns the figures as subject and variant. Each has a ratio to what was written by
+/// hand.
 fn run(arguments: &[&str]) -> Vec<String> {
+    let figures = figures(arguments);
+    assert!(figures.iter().all(|figure| figure["ratio_to_hand_written"].is_number()), "{figures:?}");
+    figures.iter().map(named).collect()
+}
+
+fn named(figure: &Value) -> String {
+    format!("{} {} {}", figure["workload"], figure["subject"], figure["variant"]).replace('"', "")
+}
+
+fn figures(arguments: &[&str]) -> Vec<Value> {
     let output = Command::new(env!("CARGO_BIN_EXE_benchmarks"))
         .args(["--embedded", "--rounds", "1", "-o", "jsonl"])
         .args(arguments)
@@ -13,10 +26,9 @@ fn run(arguments: &[&str]) -> Vec<String> {
     assert!(output.status.success(), "{stderr}");
     let stdout = String::from_utf8_lossy(&output.stdout);
     let figure = |line: &str| {
-        let figure: serde_json::Value = serde_json::from_str(line).expect("a figure is a JSON object");
+        let figure: Value = serde_json::from_str(line).expect("a figure is a JSON object");
         assert!(figure["median"].as_f64().is_some_and(|median| median > 0.0), "{line}");
-        assert!(figure["ratio_to_hand_written"].is_number(), "{line}");
-        format!("{} {} {}", figure["workload"], figure["subject"], figure["variant"]).replace('"', "")
+        figure
     };
     stdout.lines().map(figure).collect()
 }
@@ -49,4 +61,18 @@ fn keyed_io_keeps_the_order_in_every_case() {
         })
         .collect();
     assert_eq!(figures, due);
+}
+
+#[test]
+fn scale_shares_the_work_out_among_instances_and_does_all_of_it_whatever_the_keys() {
+    let figures = figures(&["scale", "--cases", "instances,keys", "--shared", "300", "--records", "300"]);
+    let due: Vec<String> = ["1 instance", "2 instances", "4 instances", "2 instances", "4 instances"]
+        .map(|variant| format!("scale-instances event-runtime {variant}"))
+        .into_iter()
+        .chain(["10", "1k", "100k", "1m"].iter().flat_map(|keys| {
+            ["hand-written BaseConsumer, serde_json", "event-runtime PlainHandler", "event-runtime PlainHandler"]
+                .map(|subject| format!("scale-keys-{keys} {subject}"))
+        }))
+        .collect();
+    assert_eq!(figures.iter().map(named).collect::<Vec<_>>(), due);
 }
