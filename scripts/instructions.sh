@@ -26,6 +26,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+named=${#paths[@]}
 command -v valgrind >/dev/null || { echo "no valgrind: install it (Debian: apt-get install valgrind)" >&2; exit 1; }
 
 # What counts depend on, besides the code: the compiler, the allocator and copying of the C library.
@@ -41,9 +42,15 @@ if [ -z "$recording" ] && [ -n "$recorded" ] && [ "${recorded%%,*}" != "${here%%
   exit 77
 fi
 
+# One line says what all counts were made with.
+if [ -n "$recording" ] && [ "$named" -gt 0 ] && [ -n "$recorded" ] && [ "$recorded" != "$here" ]; then
+  echo "the record was made with other versions ($recorded): name no path, so that all of it is made again" >&2
+  exit 2
+fi
+
 cargo build --release --locked -p benchmarks --bin hot-paths
 program=${CARGO_TARGET_DIR:-target}/release/hot-paths
-[ ${#paths[@]} -gt 0 ] || mapfile -t paths < <("$program")
+[ "$named" -gt 0 ] || mapfile -t paths < <("$program")
 counts=$(mktemp -d)
 trap 'rm -rf "$counts"' EXIT
 
@@ -67,10 +74,12 @@ if [ -n "$recording" ]; then
     instructions=$(count "$path")
     printf '%-25s %8d\n' "$path" "$instructions" | tee -a "$counts/record"
   done
-  # Paths that were not asked for keep theirs.
-  if [ -e "$record" ]; then
-    awk 'NR == FNR { known[$1]; next } !/^#/ && !($1 in known)' "$counts/record" "$record" >>"$counts/record.others"
-    cat "$counts/record.others" >>"$counts/record"
+  # With some named, the others keep their counts, and all their places.
+  if [ "$named" -gt 0 ] && [ -e "$record" ]; then
+    awk 'NR == FNR { if (!/^#/) now[$1] = $0; else print; next }
+      /^#/ { next } { print $1 in now ? now[$1] : $0; delete now[$1] }
+      END { for (path in now) print now[path] }' "$counts/record" "$record" >"$counts/merged"
+    mv "$counts/merged" "$counts/record"
   fi
   cp "$counts/record" "$record"
   exit
