@@ -6,7 +6,7 @@ usage() {
   cat <<'TEXT'
 usage: scripts/bench.sh [WORKLOAD…] [-- OPTION…]
 
-  WORKLOAD  pass-through, keyed-io, poison, relay, transactional, backlog, scale, start, request-reply;
+  WORKLOAD  pass-through, keyed-io, poison, relay, transactional, backlog, scale, start, orders, request-reply;
             all by default
   OPTION    of `benchmarks`, for each workload, such as --rounds 3 or -o jsonl
 
@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ ${#workloads[@]} -gt 0 ] ||
-  workloads=(pass-through keyed-io poison relay transactional backlog scale start request-reply)
+  workloads=(pass-through keyed-io poison relay transactional backlog scale start orders request-reply)
 
 # Built first: a compiler beside the servers would only make them slow to start.
 cargo build --release --locked --manifest-path "$here/../Cargo.toml" -p benchmarks

@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     backlog,
     figure::{self, Results},
-    keyed_io, pass_through, poison, relay, scale,
+    keyed_io, orders, pass_through, poison, relay, scale,
     site::Site,
     start, transactional,
 };
@@ -73,6 +73,8 @@ enum Workload {
     Scale(scale::Options),
     /// From process start to ready, and what an idle service takes; needs PostgreSQL
     Start(start::Options),
+    /// The whole order system as processes: orders a second, time and cost of an order; needs PostgreSQL
+    Orders(orders::Options),
     /// Skipped: the library has no request-reply yet
     RequestReply,
 }
@@ -137,6 +139,7 @@ impl Workload {
             Workload::Backlog(options) => backlog::run(site, &options).await,
             Workload::Scale(options) => scale::run(site, &options).await,
             Workload::Start(options) => start::run(site, &options).await,
+            Workload::Orders(options) => orders::run(site, &options).await,
             Workload::RequestReply => Ok(Vec::new()),
         }
     }

@@ -56,6 +56,16 @@ impl Databases {
         Ok(Scratch { url: self.url_of(&scratch.name)?, ..scratch })
     }
 
+    /// What the names of all databases of this run begin with.
+    pub fn prefix(&self) -> String {
+        format!("benchmark_{}", self.run)
+    }
+
+    /// Has a database removed at the end that somebody else makes.
+    pub fn removes(&self, name: String) {
+        self.made.lock().expect("nobody panics while holding it").push(name);
+    }
+
     /// Removes one before the run ends: each may hold hundreds of megabytes.
     pub async fn remove(&self, scratch: &Scratch) -> anyhow::Result<()> {
         match scratch.url.strip_prefix("sqlite://") {
@@ -78,7 +88,7 @@ impl Databases {
 
     fn named(&self) -> Scratch {
         let mut made = self.made.lock().expect("nobody panics while holding it");
-        let name = format!("benchmark_{}_{}", self.run, made.len());
+        let name = format!("{}_{}", self.prefix(), made.len());
         made.push(name.clone());
         Scratch { name, url: String::new() }
     }
@@ -95,7 +105,8 @@ impl Databases {
         Ok(format!("{base}/{name}"))
     }
 
-    fn server(&self) -> anyhow::Result<&str> {
+    /// Where databases are made.
+    pub fn server(&self) -> anyhow::Result<&str> {
         self.postgres.as_deref().context("this workload needs PostgreSQL: give --database-url, or set DATABASE_URL")
     }
 }

@@ -16,6 +16,7 @@ mod journal;
 mod keyed_io;
 mod load;
 mod measure;
+mod orders;
 mod pass_through;
 mod poison;
 mod relay;

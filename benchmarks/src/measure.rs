@@ -66,6 +66,20 @@ impl Process {
         None
     }
 
+    /// Also of its children, those that have ended included: of a server with a process a connection. Linux only.
+    pub fn cpu_time_with_children(self) -> Option<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).ok()?;
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.0)).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Process::numbered);
+        let alive: Duration = children.filter_map(Process::cpu_time).sum();
+        Some(self.cpu_time()? + ended_children(&stat)? + alive)
+    }
+
+    /// The most MiB it ever had. Linux only.
+    pub fn peak_memory(self) -> Option<f64> {
+        status(self.0, "VmHWM:")
+    }
+
     /// MiB resident. Linux only.
     pub fn memory(self) -> Option<f64> {
         status(self.0, "VmRSS:")
@@ -87,6 +101,14 @@ impl Mark {
     }
 }
 
+/// What `/proc/PID/stat` says of children that were waited for: the 14th and 15th field after the name, in hundredths of
+/// a second.
+fn ended_children(stat: &str) -> Option<Duration> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks = fields.split_whitespace().skip(13).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>().ok()?;
+    Some(Duration::from_millis(10 * ticks))
+}
+
 /// Of all threads of this process, in user and kernel mode.
 fn cpu_time() -> Duration {
     let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process may ask for its own usage");
@@ -104,7 +126,7 @@ pub fn forget_peak_memory() {
 
 /// MiB, of this process.
 fn peak_memory() -> Option<f64> {
-    status(Pid::this(), "VmHWM:").or_else(|| {
+    Process(Pid::this()).peak_memory().or_else(|| {
         let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
         // KiB on Linux, bytes on Apple's systems.
         let unit = if cfg!(target_vendor = "apple") { 1024.0 * 1024.0 } else { 1024.0 };
@@ -225,6 +247,13 @@ mod tests {
         let this = Process::numbered(std::process::id());
         assert!(this.memory().is_some_and(|mib| mib > 1.0));
         assert!(this.cpu_time().is_some_and(|time| time > Duration::ZERO));
+    }
+
+    #[test]
+    fn children_that_ended_are_counted_whatever_the_name() {
+        let stat = "7 (post) (gres) S 1 7 7 0 -1 4194560 9 9 0 0 3 4 150 50 20 0 1 0 99 1000";
+        assert_eq!(ended_children(stat), Some(Duration::from_secs(2)));
+        assert_eq!(ended_children("nothing of it"), None);
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ mod orders;
 mod postgres;
 mod process;
 mod servers;
+pub mod service;
 mod stack;
 
 pub use orders::{Order, OrderRequest};

@@ -1,6 +1,7 @@
 //! A child process whose log is kept, and which does not outlive its test.
 
 use std::{
+    collections::VecDeque,
     path::Path,
     process::Stdio,
     sync::{Arc, Mutex},
@@ -16,14 +17,18 @@ use tokio::{
 };
 
 const LISTENING: &str = "listening on ";
+/// How many of its last lines are kept.
+const LINES: usize = 200;
 
 /// A running service.
 pub struct Process {
     name: String,
     child: Child,
     url: String,
-    log: Arc<Mutex<Vec<String>>>,
+    log: Log,
 }
+
+type Log = Arc<Mutex<VecDeque<String>>>;
 
 impl Process {
     /// Starts `program` and waits until it says where it listens.
@@ -40,7 +45,7 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("{} did not start", program.display()))?;
-        let log = Arc::new(Mutex::new(Vec::new()));
+        let log = Log::default();
         let (said, mut url) = watch::channel(None);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         tokio::spawn(keep(stdout.context("stdout is piped")?, log.clone(), said.clone()));
@@ -55,6 +60,11 @@ impl Process {
     /// The service's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its process id; none once it has ended.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
     }
 
     /// The base URL it listens at.
@@ -90,18 +100,22 @@ impl Process {
     }
 }
 
-async fn keep(stream: impl AsyncRead + Unpin, log: Arc<Mutex<Vec<String>>>, said: watch::Sender<Option<String>>) {
+async fn keep(stream: impl AsyncRead + Unpin, log: Log, said: watch::Sender<Option<String>>) {
     let mut lines = BufReader::new(stream).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         if let Some((_, url)) = line.split_once(LISTENING) {
             let url = url.split_whitespace().next().unwrap_or_default();
             said.send_replace(Some(url.trim_end_matches('"').to_owned()));
         }
-        log.lock().expect("nobody panics while holding the log").push(line);
+        let mut lines = log.lock().expect("nobody panics while holding the log");
+        if lines.len() == LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line);
     }
 }
 
-fn joined(log: &Mutex<Vec<String>>) -> String {
-    let lines = log.lock().expect("nobody panics while holding the log");
-    lines[lines.len().saturating_sub(200)..].join("\n")
+fn joined(log: &Log) -> String {
+    let mut lines = log.lock().expect("nobody panics while holding the log");
+    lines.make_contiguous().join("\n")
 }

@@ -21,6 +21,8 @@ pub struct Servers {
 enum Kafka {
     Embedded(MockKafka),
     Real(RealKafka),
+    /// Somebody else's, with all topics.
+    Given(KafkaConfig),
 }
 
 enum Databases {
@@ -62,6 +64,19 @@ impl Servers {
         Ok(servers)
     }
 
+    /// Servers that run already and are left running: this Kafka, and databases called `prefix` and the service on the
+    /// PostgreSQL server, or SQLite files where there is none.
+    ///
+    /// # Errors
+    /// When there is no folder for what the services keep in files.
+    pub fn given(kafka: KafkaConfig, server: Option<String>, prefix: &str) -> anyhow::Result<Servers> {
+        let databases = match server {
+            Some(server) => Databases::Postgres { server, prefix: prefix.to_owned() },
+            None => Databases::Sqlite,
+        };
+        Ok(Servers { kafka: Kafka::Given(kafka), databases, folder: tempfile::tempdir()? })
+    }
+
     /// Whether Kafka and PostgreSQL are real.
     pub fn are_real(&self) -> bool {
         matches!(self.kafka, Kafka::Real(_))
@@ -72,6 +87,7 @@ impl Servers {
         match &self.kafka {
             Kafka::Embedded(broker) => broker.config(),
             Kafka::Real(broker) => broker.config(),
+            Kafka::Given(config) => config.clone(),
         }
     }
 
@@ -79,7 +95,7 @@ impl Servers {
     pub fn embedded(&self) -> Option<&MockKafka> {
         match &self.kafka {
             Kafka::Embedded(broker) => Some(broker),
-            Kafka::Real(_) => None,
+            Kafka::Real(_) | Kafka::Given(_) => None,
         }
     }
 
@@ -100,7 +116,7 @@ impl Servers {
     pub fn own_broker(&self) -> Option<&RealKafka> {
         match &self.kafka {
             Kafka::Real(broker) => Some(broker),
-            Kafka::Embedded(_) => None,
+            Kafka::Embedded(_) | Kafka::Given(_) => None,
         }
     }
 
@@ -125,6 +141,7 @@ impl Servers {
         match &self.kafka {
             Kafka::Real(broker) => broker.restart().await,
             Kafka::Embedded(_) => bail!("the embedded broker keeps nothing, so it cannot be restarted"),
+            Kafka::Given(_) => bail!("the broker is somebody else's"),
         }
         Ok(())
     }

@@ -83,6 +83,14 @@ impl StackBuilder {
             true => Servers::start_with_own_database().await?,
             false => Servers::start().await?,
         };
+        self.start_on(servers).await
+    }
+
+    /// Starts everything but the broker and the databases, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When something does not start; the error shows its log.
+    pub async fn start_on(self, servers: Servers) -> anyhow::Result<Stack> {
         let smtp = SmtpSink::start().await;
         let mut stack = Stack {
             builder: self,
@@ -133,6 +141,12 @@ impl Stack {
     /// The base URL of the gateway.
     pub fn gateway_url(&self) -> &str {
         self.gateway.as_ref().map_or("", Process::url)
+    }
+
+    /// The name and the process id of whatever of the gateway and the services runs.
+    pub fn processes(&self) -> Vec<(String, u32)> {
+        let running = self.services.values().flatten().chain(&self.gateway);
+        running.filter_map(|process| Some((process.name().to_owned(), process.id()?))).collect()
     }
 
     /// Starts one more instance of `service`, without waiting for it to be ready.

@@ -94,6 +94,11 @@ impl SmtpSink {
         lock(&self.state.answers).by_recipient.insert(recipient.to_owned(), answer);
     }
 
+    /// How many mails came in so far.
+    pub fn received(&self) -> usize {
+        lock(&self.state.mails).len()
+    }
+
     /// What came in so far, in order.
     pub fn mails(&self) -> Vec<Mail> {
         lock(&self.state.mails).clone()
