@@ -265,7 +265,7 @@ impl Polling<'_> {
             };
             let passed = self.context().owned().passed(message.topic(), message.partition(), message.offset());
             if let Some((partition, generation)) = passed {
-                let record = to_record(&message, partition.topic.clone());
+                let record = to_record(&message, message.topic().into());
                 bytes += record.size();
                 records.push((partition, generation, record));
             }
