@@ -62,8 +62,9 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
-# After a kill -9 the same broker is let in again only when its old session is over (default 9 s).
-broker.session.timeout.ms=4000
+# After a kill -9 the same broker is let in again only when its old session is over. Half the time would do for that, but then
+# a disk that stalls for some seconds costs the only broker its session.
+broker.session.timeout.ms=9000
 broker.heartbeat.interval.ms=500
 # Members of tests come and go quickly; clients may ask for short sessions.
 group.min.session.timeout.ms=1000
