@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use event_runtime::Events as _;
+use event_runtime::{Events as _, HeaderName};
 use jiff::Timestamp;
 use shared_events::{CorrelationId, Envelope, Event as _, EventId};
 use uuid::Uuid;
@@ -13,15 +13,15 @@ use crate::topics::{Bought, topic::PASS_THROUGH};
 type Order = Bought<PASS_THROUGH>;
 
 /// Headers as a consumer keeps them.
-type Headers = Vec<(String, Option<Vec<u8>>)>;
+type Headers = Vec<(HeaderName, Option<Vec<u8>>)>;
 
 pub fn from_headers(records: u32) -> u32 {
-    let own = |headers: Vec<(&str, String)>| -> Headers {
-        headers.into_iter().map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))).collect()
+    let own = |headers: Vec<(&'static str, String)>| -> Headers {
+        headers.into_iter().map(|(name, value)| (name.into(), Some(value.into_bytes()))).collect()
     };
     let headers: Vec<Headers> = envelopes(records).iter().map(|envelope| own(envelope.to_headers())).collect();
     each(&headers, |headers| {
-        Envelope::from_headers(headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())))
+        Envelope::from_headers(headers.iter().map(|(name, value)| (&**name, value.as_deref())))
             .expect("they were made of an envelope")
     })
 }

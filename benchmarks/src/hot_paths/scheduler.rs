@@ -1,4 +1,5 @@
-//! The scheduler, called as the dispatcher calls it: one turn for each attempt that ends.
+//! The scheduler, called as the dispatcher calls it where attempts end one at a time; of several that have ended, it makes one
+//! turn.
 
 use std::{collections::VecDeque, hint::black_box, sync::Arc, time::Duration};
 

@@ -251,55 +251,39 @@ impl Dispatcher {
     }
 
     fn start_chunk(&mut self, starts: Vec<Start<Arc<Job>>>) {
-        let tickets = starts.iter().map(|start| start.ticket).collect();
         let run =
             |start: &Start<Arc<Job>>| self.runner.clone().run(start.payload.clone(), start.task.clone(), start.attempt);
-        let abort = match starts.as_slice() {
-            [] => return,
+        match starts.as_slice() {
+            [] => {}
             [start] => {
                 let attempt = run(start);
                 let single = async {
                     let (outcome, at_once) = beside(run_one(attempt)).await;
                     Ended::Single(outcome, at_once)
                 };
-                self.spawn(single, tickets)
+                self.spawn(single, starts);
             }
-            starts => {
-                let attempts = starts.iter().map(run).collect();
-                self.spawn(async { Ended::Chunk(beside(run_chunk(attempts)).await) }, tickets)
+            several => {
+                let attempts = several.iter().map(run).collect();
+                self.spawn(async { Ended::Chunk(beside(run_chunk(attempts)).await) }, starts);
             }
-        };
-        for Start { ticket, payload: job, attempt, .. } in starts {
-            let running = RunningAttempt { job, attempt, abort: abort.clone(), cancelled: false };
-            self.work.running.insert(ticket, running);
         }
     }
 
     /// An attempt that was begun in a chunk, and waits, goes on in a task of its own.
     fn go_on(&mut self, ticket: Ticket, attempt: Running) {
-        let cancelled = self.work.running.get(&ticket).is_none_or(|running| running.cancelled);
-        if cancelled {
-            // Nobody will count this.
-            self.finish(ticket, Outcome::Failed(HandlerError::retry("the attempt was cancelled")));
-            return;
-        }
-        let abort = self.spawn(async { Ended::One(beside(attempt).await) }, vec![ticket]);
-        if let Some(running) = self.work.running.get_mut(&ticket) {
-            running.abort = abort;
-        }
+        let Some(running) = self.work.running.get_mut(&ticket).filter(|running| !running.cancelled) else {
+            return self.finish(ticket, cut_off());
+        };
+        let run = async { Ended::One(beside(attempt).await) };
+        running.abort = self.work.attempts.spawn(run.in_current_span());
+        self.work.tickets.insert(running.abort.id(), vec![ticket]);
     }
 
     fn start_alone(&mut self, start: Start<Arc<Job>>) {
-        let Start { ticket, payload: job, task, attempt, .. } = start;
-        let run = self.custody.alone(self.runner.clone(), job.clone(), task, attempt);
-        let abort = self.spawn(async { Ended::One(run.await) }, vec![ticket]);
-        self.work.running.insert(ticket, RunningAttempt { job, attempt, abort, cancelled: false });
-    }
-
-    fn spawn(&mut self, run: impl Future<Output = Ended> + Send + 'static, tickets: Vec<Ticket>) -> AbortHandle {
-        let abort = self.work.attempts.spawn(run.in_current_span());
-        self.work.tickets.insert(abort.id(), tickets);
-        abort
+        let (job, task) = (start.payload.clone(), start.task.clone());
+        let run = self.custody.alone(self.runner.clone(), job, task, start.attempt);
+        self.spawn(async { Ended::One(run.await) }, vec![start]);
     }
 
     fn start_batch(&mut self, starts: Vec<Start<Arc<Job>>>) {
@@ -308,8 +292,13 @@ impl Dispatcher {
             last_attempt: matches!(start.task, Task::Handle { last_attempt: true }),
         };
         let run = self.runner.clone().run_batch(starts.iter().map(member).collect());
-        let tickets = starts.iter().map(|start| start.ticket).collect();
-        let abort = self.spawn(async { Ended::Batch(beside(run).await) }, tickets);
+        self.spawn(async { Ended::Batch(beside(run).await) }, starts);
+    }
+
+    /// A task that carries out all of these.
+    fn spawn(&mut self, run: impl Future<Output = Ended> + Send + 'static, starts: Vec<Start<Arc<Job>>>) {
+        let abort = self.work.attempts.spawn(run.in_current_span());
+        self.work.tickets.insert(abort.id(), starts.iter().map(|start| start.ticket).collect());
         for Start { ticket, payload: job, attempt, .. } in starts {
             let running = RunningAttempt { job, attempt, abort: abort.clone(), cancelled: false };
             self.work.running.insert(ticket, running);
@@ -339,14 +328,10 @@ impl Dispatcher {
             }
             // One of the partitions of a batch or a chunk may still be ours.
             Err(_) if tickets.len() > 1 => tickets.iter().map(|_| Outcome::RolledBack).collect(),
-            Err(error) => {
-                let failure = match error.try_into_panic() {
-                    Ok(panic) => format!("the attempt panicked: {}", panic_message(&*panic)),
-                    // Only attempts of partitions that are no longer ours are cancelled: nobody will count this.
-                    Err(_) => "the attempt was cancelled".to_owned(),
-                };
-                vec![Outcome::Failed(HandlerError::retry(failure))]
-            }
+            Err(error) => vec![error.try_into_panic().map_or_else(
+                |_| cut_off(),
+                |panic| failed(format!("the attempt panicked: {}", panic_message(&*panic))),
+            )],
         };
         for (ticket, outcome) in tickets.into_iter().zip(outcomes) {
             self.finish(ticket, outcome);
@@ -513,4 +498,13 @@ impl Dispatcher {
         let in_hand = self.scheduler.inspect(key).into_iter();
         in_hand.map(|it| InFlight::new(self.router.group, &it, now, wall)).collect()
     }
+}
+
+/// The end of an attempt whose partition is no longer ours: nobody will count this.
+fn cut_off() -> Outcome {
+    failed("the attempt was cancelled".to_owned())
+}
+
+fn failed(why: String) -> Outcome {
+    Outcome::Failed(HandlerError::retry(why))
 }
